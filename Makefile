@@ -1,0 +1,49 @@
+# Every command of the project. `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+LOCAL := .local
+VENV := $(LOCAL)/venv
+FLARE := $(LOCAL)/trainer-flare
+BIN := $(VENV)/bin
+PACKAGES := contracts chassis $(sort $(wildcard services/*)) cli deploy/local
+FLARE_PACKAGES := fl/nnunet fl/flare
+COMPILE := uv pip compile --python-version 3.11 --generate-hashes --no-header --no-annotate -q
+export UV_LINK_MODE ?= hardlink
+
+.PHONY: help
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+# --- runtimes ---------------------------------------------------------------------------------------------------
+$(LOCAL)/uv: requirements/development.txt
+	python3 -m venv $(LOCAL)/uv
+	grep -A20 '^uv==' requirements/development.txt | awk 'NR==1 || /^ /{print; next} {exit}' > $(LOCAL)/uv/uv.txt
+	$(LOCAL)/uv/bin/pip install -q --require-hashes -r $(LOCAL)/uv/uv.txt
+	touch $@
+
+$(VENV)/.ready: requirements/platform.txt requirements/development.txt $(PACKAGES:%=%/pyproject.toml) | $(LOCAL)/uv
+	$(LOCAL)/uv/bin/uv venv -q --allow-existing --python 3.11 $(VENV)
+	$(LOCAL)/uv/bin/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/platform.txt -r requirements/development.txt
+	$(LOCAL)/uv/bin/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation $(PACKAGES:%=-e %)
+	touch $@
+
+$(FLARE)/.ready: requirements/trainer-flare.txt $(FLARE_PACKAGES:%=%/pyproject.toml) | $(LOCAL)/uv
+	$(LOCAL)/uv/bin/uv venv -q --allow-existing --python 3.11 $(FLARE)
+	$(LOCAL)/uv/bin/uv pip install -q --python $(FLARE)/bin/python --require-hashes -r requirements/trainer-flare.txt
+	$(LOCAL)/uv/bin/uv pip install -q --python $(FLARE)/bin/python --no-deps --no-build-isolation $(FLARE_PACKAGES:%=-e %)
+	touch $@
+
+.PHONY: venv
+venv: $(VENV)/.ready ## the platform's Python environment
+
+.PHONY: trainer-flare
+trainer-flare: $(FLARE)/.ready ## the NVFLARE trainer's Python environment
+
+.PHONY: lock
+lock: ## pin every requirement set by hash
+	$(COMPILE) $(PACKAGES:%=%/pyproject.toml) --no-emit-package flip-contracts --no-emit-package flip-chassis --no-emit-package flip-client -o requirements/platform.txt
+	$(COMPILE) requirements/development.in -o requirements/development.txt
+	$(COMPILE) $(FLARE_PACKAGES:%=%/pyproject.toml) requirements/trainer-flare.in --no-emit-package flip-nnunet -o requirements/trainer-flare.txt
+	$(COMPILE) fl/nnunet/pyproject.toml requirements/trainer-flower.in --no-emit-package flip-nnunet -o requirements/trainer-flower.txt

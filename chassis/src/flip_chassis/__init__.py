@@ -1,0 +1,1 @@
+"""What every FLIP service shares: event log, relay, inbox, HTTP, access, telemetry."""

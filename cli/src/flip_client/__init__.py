@@ -1,0 +1,1 @@
+"""The flip command and the Python client of a FLIP hub."""

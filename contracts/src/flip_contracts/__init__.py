@@ -1,0 +1,1 @@
+"""What FLIP says on the bus: events, commands, reports and the topic catalogue."""

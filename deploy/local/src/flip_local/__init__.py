@@ -1,0 +1,1 @@
+"""The local stack: every part FLIP needs, real, on the loopback address."""

@@ -1,0 +1,1 @@
+"""Federated nnU-Net on NVIDIA FLARE: nets, jobs and the hub-side driver."""

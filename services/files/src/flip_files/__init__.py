@@ -1,0 +1,1 @@
+"""Model files, scans and result bundles."""

@@ -1,0 +1,1 @@
+"""Projects, members, staging, decisions, models and the enrichment confirmation."""

@@ -1,0 +1,1 @@
+"""Runs, the queue, leases and the catalogue of nets."""
