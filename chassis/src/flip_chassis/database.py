@@ -1,0 +1,115 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+"""A service's own Postgres database: a pool that speaks JSON, and migrations in plain SQL, numbered."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias, cast
+from urllib.parse import urlsplit
+
+import asyncpg
+import orjson
+
+from flip_chassis.settings import Settings
+from flip_chassis.telemetry import log
+
+Row: TypeAlias = Mapping[str, Any]
+
+
+class Connection(Protocol):
+    """A connection to Postgres: what of asyncpg's connection the services use."""
+
+    async def execute(self, query: str, /, *args: object) -> str: ...
+    async def executemany(self, command: str, /, args: Iterable[Sequence[object]]) -> None: ...
+    async def fetch(self, query: str, /, *args: object) -> list[Row]: ...
+    async def fetchrow(self, query: str, /, *args: object) -> Row | None: ...
+    async def fetchval(self, query: str, /, *args: object) -> Any: ...
+    def transaction(
+        self, *, isolation: Literal["read_committed", "serializable"] | None = None, readonly: bool = False
+    ) -> AbstractAsyncContextManager[object]: ...
+
+
+class Pool(Protocol):
+    """Connections to one database."""
+
+    def acquire(self) -> AbstractAsyncContextManager[Connection]: ...
+
+
+CHASSIS_MIGRATIONS = Path(__file__).parent / "migrations"
+UNREACHABLE = (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.InterfaceError)
+"""What asyncpg raises while the server is away or comes back."""
+_RETRY_S = 0.5
+
+
+def _to_json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+async def _speak_json(connection: Any) -> None:
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=_to_json, decoder=orjson.loads)
+
+
+@asynccontextmanager
+async def connect(dsn: str) -> AsyncGenerator[Connection]:
+    """One connection; waits for the server to come up."""
+    while True:
+        try:
+            connection = await asyncpg.connect(dsn)
+            break
+        except UNREACHABLE:
+            log.info("waiting for Postgres")
+            await asyncio.sleep(_RETRY_S)
+    try:
+        await _speak_json(connection)
+        yield cast("Connection", connection)
+    finally:
+        await connection.close(timeout=5)
+
+
+@asynccontextmanager
+async def database(settings: Settings, migrations: Path) -> AsyncGenerator[Pool]:
+    """The service's pool, with the chassis's migrations and then the service's own applied."""
+    await migrate(settings, [CHASSIS_MIGRATIONS, migrations])
+    dsn = settings.postgres.get_secret_value()
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=8, init=_speak_json, command_timeout=60) as pool:
+        yield cast("Pool", pool)
+
+
+async def migrate(settings: Settings, folders: Sequence[Path]) -> None:
+    """Apply what is not applied yet, in order, as the owner; then grant the service's role what it needs, no more.
+
+    Raises RuntimeError when an applied migration has changed since.
+    """
+    async with connect(settings.postgres_owner.get_secret_value()) as db, db.transaction():
+        await db.execute("SELECT pg_advisory_xact_lock(hashtextextended('flip.migrations', 0))")
+        await db.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migration (name text PRIMARY KEY, digest text NOT NULL,"
+            " at timestamptz NOT NULL DEFAULT now())"
+        )
+        applied = {row["name"]: row["digest"] for row in await db.fetch("SELECT name, digest FROM schema_migration")}
+        for folder in folders:
+            for file in sorted(folder.glob("*.sql")):
+                await _apply(db, f"{folder.parent.name}/{file.name}", file.read_text(), applied)
+        await _grant(db, urlsplit(settings.postgres.get_secret_value()).username or "")
+
+
+async def _apply(db: Connection, name: str, sql: str, applied: Mapping[str, str]) -> None:
+    digest = sha256(sql.encode()).hexdigest()
+    if applied.get(name, digest) != digest:
+        raise RuntimeError(f"the migration {name} was applied with another text")
+    if name not in applied:
+        await db.execute(sql)
+        await db.execute("INSERT INTO schema_migration (name, digest) VALUES ($1, $2)", name, digest)
+        log.info("migrated", migration=name)
+
+
+async def _grant(db: Connection, role: str) -> None:
+    quoted = '"' + role.replace('"', '""') + '"'
+    await db.execute(
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {quoted};"
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {quoted};"
+        f"REVOKE UPDATE, DELETE ON event_log, schema_migration FROM {quoted}"
+    )

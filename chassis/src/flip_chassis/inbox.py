@@ -1,0 +1,355 @@
+# pyright: reportMissingTypeStubs=false
+"""Each event takes effect at most once, in the order of its aggregate: parse, dedupe, handle, commit.
+
+One poll is one Postgres transaction: bulk dedupe by event id, the handlers in offset order, what they say, the offsets;
+then Kafka's offset is committed once. Where a handler fails, the poll is done again record by record, and the failing
+record parks its key: it and the later records of that key wait in `parked`, other keys flow.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import asyncpg
+from flip_contracts.base import REGISTRY
+from flip_contracts.cloudevents import Envelope, Header, Malformed, read_envelope
+from pydantic import ValidationError
+
+from flip_chassis.background import background
+from flip_chassis.bus import Bus, Hearing, Record
+from flip_chassis.database import UNREACHABLE, Connection, Pool, Row
+from flip_chassis.handlers import Handlers, Transient
+from flip_chassis.log import Cause, Said
+from flip_chassis.relay import Relay
+from flip_chassis.settings import Settings
+from flip_chassis.telemetry import HANDLED, PARKED, REPEATED, log, span, traceparent
+from flip_chassis.work import Work
+
+Kind = Literal["transient", "poison", "behind"]
+Key = tuple[str, str]
+
+_CLASHES = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
+_RETRYABLE = (Transient, TimeoutError, ConnectionError, *_CLASHES)
+_CLASHES_IN_A_ROW = 3
+_POISON_IN_A_ROW = 100
+_OUTAGE_PAUSE_S = 1.0
+_FIRST_RETRY = timedelta(seconds=1)
+_LONGEST_RETRY = timedelta(minutes=5)
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A record as it was received, with what could be read of it."""
+
+    topic: str
+    key: str
+    partition: int
+    offset: int
+    headers: Sequence[Header]
+    value: bytes | None
+    said: Said | None
+    envelope: Envelope | None
+    flaw: str | None
+
+    @property
+    def ordered_by(self) -> Key:
+        """What orders this record: no other record may overtake it under the same."""
+        return self.topic, self.key
+
+
+class PoisonError(Exception):
+    """A record that can't be read."""
+
+
+def unpack(
+    topic: str, key: bytes | None, partition: int, offset: int, headers: Sequence[Header], value: bytes | None
+) -> Parcel:
+    """Read a record; what is wrong with it stands in `flaw`. Never raises."""
+    envelope, said, flaw = None, None, None
+    try:
+        envelope = read_envelope(topic, headers)
+        said = _read_message(envelope, value)
+    except Malformed as error:
+        flaw = str(error)
+    except ValidationError as error:
+        flaw = "wrong fields: " + ", ".join(".".join(map(str, each["loc"])) or "body" for each in error.errors())
+    name = envelope.key if envelope else _readable_key(key, partition, offset)
+    return Parcel(topic, name, partition, offset, headers, value, said, envelope, flaw)
+
+
+def _readable_key(key: bytes | None, partition: int, offset: int) -> str:
+    return f"{partition}:{offset}" if key is None else key.decode(errors="backslashreplace")
+
+
+def _read_message(envelope: Envelope, value: bytes | None) -> Said:
+    message = REGISTRY.get(envelope.type)
+    if message is None:
+        raise Malformed(f"the type {envelope.type[:100]} is unknown")
+    if value is None:
+        raise Malformed("there is no body")
+    return Said(envelope, message.decode(value))
+
+
+def next_attempt(attempts: int, now: datetime) -> datetime:
+    """When a transient failure is tried again: doubling from 1 s to 5 min."""
+    return now + min(_FIRST_RETRY * 2 ** min(attempts - 1, 16), _LONGEST_RETRY)
+
+
+@dataclass(slots=True)
+class Inbox:
+    """Hears what the service's handlers are declared for."""
+
+    settings: Settings
+    pool: Pool
+    handlers: Handlers
+    relay: Relay
+    hearing: Hearing | None = None
+    in_a_row: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
+    stopped: str | None = None
+    retry: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def take(self, records: Sequence[Record]) -> bool:
+        """Deal with one poll. False means: not now, give me the same again."""
+        if self.stopped:
+            await asyncio.sleep(_OUTAGE_PAUSE_S)
+            return False
+        parcels = [
+            unpack(record.topic, record.key, record.partition, record.offset, record.headers, record.value)
+            for record in records
+        ]
+        try:
+            await self._take(parcels)
+        except UNREACHABLE as error:
+            log.warning("Postgres is away; the poll is taken again", reason=type(error).__name__)
+            await asyncio.sleep(_OUTAGE_PAUSE_S)
+            return False
+        self.relay.wake.set()
+        return not self.stopped
+
+    async def _take(self, parcels: Sequence[Parcel]) -> None:
+        for _ in range(_CLASHES_IN_A_ROW):
+            try:
+                await self._in_one_go(parcels, carefully=False)
+            except UNREACHABLE:
+                raise
+            except _CLASHES:
+                continue
+            except Exception as error:
+                log.info("a poll is taken record by record", reason=type(error).__name__)
+                break
+            else:
+                return
+        await self._in_one_go(parcels, carefully=True)
+
+    async def _in_one_go(self, parcels: Sequence[Parcel], *, carefully: bool) -> None:
+        async with self.pool.acquire() as db, db.transaction():
+            fresh = await self._fresh(db, parcels)
+            waiting = await self._waiting_keys(db, fresh)
+            for parcel in fresh:
+                if parcel.ordered_by in waiting:
+                    await self._park(db, parcel, "behind", "waits behind an earlier record of its key")
+                elif not await self._handled(db, parcel, carefully=carefully):
+                    waiting.add(parcel.ordered_by)
+            await self._note_progress(db, parcels, fresh)
+
+    async def _fresh(self, db: Connection, parcels: Sequence[Parcel]) -> list[Parcel]:
+        ids = [parcel.envelope.id for parcel in parcels if parcel.envelope]
+        rows = await db.fetch(
+            "INSERT INTO inbox (event_id) SELECT DISTINCT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING event_id",
+            ids,
+        )
+        unseen = {row["event_id"] for row in rows}
+        fresh: list[Parcel] = []
+        for parcel in parcels:
+            if parcel.envelope is None:
+                fresh.append(parcel)
+            elif parcel.envelope.id in unseen:
+                unseen.discard(parcel.envelope.id)
+                fresh.append(parcel)
+            else:
+                REPEATED.inc()
+        return fresh
+
+    async def _waiting_keys(self, db: Connection, parcels: Sequence[Parcel]) -> set[Key]:
+        rows = await db.fetch(
+            "SELECT DISTINCT topic, key FROM parked"
+            " JOIN unnest($1::text[], $2::text[]) AS these (topic, key) USING (topic, key)",
+            [parcel.topic for parcel in parcels],
+            [parcel.key for parcel in parcels],
+        )
+        return {(row["topic"], row["key"]) for row in rows}
+
+    async def _handled(self, db: Connection, parcel: Parcel, *, carefully: bool) -> bool:
+        """Whether the record has taken effect; otherwise, where we go carefully, it is parked."""
+        if not carefully:
+            await self._handle(db, parcel)
+            return True
+        try:
+            async with db.transaction():
+                await self._handle(db, parcel)
+        except UNREACHABLE:
+            raise
+        except _RETRYABLE as error:
+            await self._park(db, parcel, "transient", type(error).__name__)
+            return False
+        except Exception as error:
+            log.error("a record is parked", topic=parcel.topic, reason=type(error).__name__, exc_info=_loud(error))
+            await self._park(db, parcel, "poison", parcel.flaw or type(error).__name__)
+            self._count_poison(parcel)
+            return False
+        self.in_a_row[parcel.topic, parcel.partition] = 0
+        return True
+
+    async def _handle(self, db: Connection, parcel: Parcel) -> None:
+        if parcel.said is None:
+            raise PoisonError(parcel.flaw)
+        await hear(parcel.said, self.settings, self.handlers, db)
+
+    def _count_poison(self, parcel: Parcel) -> None:
+        place = parcel.topic, parcel.partition
+        self.in_a_row[place] += 1
+        if self.in_a_row[place] >= _POISON_IN_A_ROW:
+            self.stopped = f"{_POISON_IN_A_ROW} records in a row failed on {parcel.topic}/{parcel.partition}"
+
+    async def _park(self, db: Connection, parcel: Parcel, kind: Kind, reason: str) -> None:
+        now = datetime.now(UTC)
+        await db.execute(
+            'INSERT INTO parked (topic, key, partition, "offset", headers, value, kind, reason, attempts, next_attempt)'
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            parcel.topic,
+            parcel.key,
+            parcel.partition,
+            parcel.offset,
+            [[name, value.hex()] for name, value in parcel.headers],
+            parcel.value,
+            kind,
+            reason[:500],
+            0 if kind == "behind" else 1,
+            next_attempt(1, now) if kind == "transient" else None,
+        )
+        self.retry.set()
+
+    async def _note_progress(self, db: Connection, parcels: Sequence[Parcel], fresh: Iterable[Parcel]) -> None:
+        ends = {(parcel.topic, parcel.partition): parcel.offset + 1 for parcel in parcels}
+        await db.executemany(
+            "INSERT INTO inbox_offset (topic, partition, next_offset) VALUES ($1, $2, $3)"
+            " ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset",
+            [(*place, end) for place, end in sorted(ends.items())],
+        )
+        versions: dict[tuple[str, str, str], int] = {}
+        for parcel in fresh:
+            if parcel.envelope:
+                versions[parcel.topic, parcel.key, parcel.envelope.source] = parcel.envelope.stream_version
+        await note_versions(db, versions)
+
+    # --- what was parked ------------------------------------------------------------------------------------------
+
+    async def retry_parked(self) -> None:
+        """Go on with parked keys: heads that are due, then what waits behind them, each in a transaction of its own."""
+        while True:
+            try:
+                while await self._retry_one():
+                    self.relay.wake.set()
+                await self._count_parked()
+            except UNREACHABLE as error:
+                log.warning("Postgres is away; parked records wait", reason=type(error).__name__)
+            self.retry.clear()
+            try:
+                await asyncio.wait_for(self.retry.wait(), 1.0)
+            except TimeoutError:
+                continue
+
+    async def _retry_one(self) -> bool:
+        async with self.pool.acquire() as db, db.transaction():
+            row = await db.fetchrow(
+                "SELECT * FROM parked p WHERE (kind = 'behind' OR (kind = 'transient' AND next_attempt <= now()))"
+                " AND NOT EXISTS (SELECT FROM parked q WHERE (q.topic, q.key) = (p.topic, p.key) AND q.id < p.id)"
+                " ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
+            )
+            if row is None:
+                return False
+            parcel = _unparked(row)
+            try:
+                async with db.transaction():
+                    await self._handle(db, parcel)
+            except UNREACHABLE:
+                raise
+            except Exception as error:
+                await _keep_parked(db, row, error)
+            else:
+                await db.execute("DELETE FROM parked WHERE id = $1", row["id"])
+            return True
+
+    async def _count_parked(self) -> None:
+        async with self.pool.acquire() as db:
+            counts = {
+                row["kind"]: row["n"] for row in await db.fetch("SELECT kind, count(*) n FROM parked GROUP BY kind")
+            }
+        for kind in ("transient", "poison", "behind"):
+            PARKED.labels(kind).set(counts.get(kind, 0))
+
+
+def _loud(error: Exception) -> Exception | None:
+    """A flaw of the record needs no stack trace; a fault of a handler does."""
+    return None if isinstance(error, PoisonError) else error
+
+
+def _unparked(row: Row) -> Parcel:
+    headers = [(name, bytes.fromhex(value)) for name, value in row["headers"]]
+    return unpack(row["topic"], row["key"].encode(), row["partition"], row["offset"], headers, row["value"])
+
+
+async def _keep_parked(db: Connection, row: Row, error: Exception) -> None:
+    attempts = row["attempts"] + 1
+    again = isinstance(error, _RETRYABLE) and attempts < _ATTEMPTS
+    await db.execute(
+        "UPDATE parked SET kind = $2, reason = $3, attempts = $4, next_attempt = $5 WHERE id = $1",
+        row["id"],
+        "transient" if again else "poison",
+        type(error).__name__,
+        attempts,
+        next_attempt(attempts, datetime.now(UTC)) if again else None,
+    )
+
+
+async def hear(said: Said, settings: Settings, handlers: Handlers, db: Connection) -> None:
+    """Let every handler of the message's type hear it, in the transaction that `db` is in."""
+    found = handlers.of(said.envelope.type)
+    if not found:
+        return
+    envelope = said.envelope
+    with span(f"hear {envelope.type}", envelope.traceparent):
+        cause = Cause(
+            actor=envelope.actor,
+            time=datetime.now(UTC),
+            correlation_id=envelope.correlation_id,
+            causation_id=envelope.id,
+            traceparent=traceparent(),
+        )
+        work = Work(settings, db, cause, handlers.project)
+        for handler in found:
+            await handler(said, work)
+    HANDLED.labels(envelope.type).inc()
+
+
+async def note_versions(db: Connection, versions: dict[tuple[str, str, str], int]) -> None:
+    """Remember how far each stream was heard."""
+    await db.executemany(
+        "INSERT INTO inbox_stream (topic, key, source, version) VALUES ($1, $2, $3, $4)"
+        " ON CONFLICT (topic, key, source) DO UPDATE SET version = greatest(inbox_stream.version, excluded.version)",
+        [(*stream, version) for stream, version in sorted(versions.items())],
+    )
+
+
+@asynccontextmanager
+async def inbox(settings: Settings, pool: Pool, bus: Bus, handlers: Handlers, relay: Relay) -> AsyncGenerator[Inbox]:
+    """Hear while the block lasts."""
+    it = Inbox(settings, pool, handlers, relay)
+    async with background(it.retry_parked(), "parked"), bus.hearing(handlers.heard(settings), it.take) as hearing:
+        it.hearing = hearing
+        yield it

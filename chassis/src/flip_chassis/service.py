@@ -1,0 +1,92 @@
+# pyright: reportMissingTypeStubs=false
+"""A service as a process: what every one starts, in which order, and how it stops."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import asyncpg
+import uvicorn
+import uvloop
+from fastapi import APIRouter, FastAPI
+
+from flip_chassis.access import SigningKeys
+from flip_chassis.bus import Bus, bus
+from flip_chassis.database import UNREACHABLE, Pool, database
+from flip_chassis.handlers import Handler, Handlers
+from flip_chassis.http import Check, Context, http_service
+from flip_chassis.inbox import Inbox, inbox
+from flip_chassis.relay import Relay, relay
+from flip_chassis.settings import Settings
+from flip_chassis.telemetry import start_telemetry
+from flip_chassis.work import Work, own_work
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """The parts that carry a service: its database, its way to Kafka, what it says and what it hears."""
+
+    settings: Settings
+    pool: Pool
+    bus: Bus
+    relay: Relay
+    inbox: Inbox
+    handlers: Handlers
+
+    def http(self, *routers: APIRouter, checks: dict[str, Check] | None = None) -> FastAPI:
+        """The service's app on this backbone."""
+        context = Context(self.settings, self.pool, self.handlers, self.relay, SigningKeys(self.settings.jwks_url))
+        return http_service(
+            context, *routers, checks={"postgres": self._postgres, "kafka": self._kafka, **(checks or {})}
+        )
+
+    @asynccontextmanager
+    async def working(self) -> AsyncGenerator[Work]:
+        """Work of the service itself on a connection of its own; what it says is on its way when the block ends."""
+        async with self.pool.acquire() as db:
+            yield own_work(self.settings, db, self.handlers.project)
+        self.relay.wake.set()
+
+    async def _postgres(self) -> bool:
+        try:
+            async with asyncio.timeout(2), self.pool.acquire() as db:
+                return await db.fetchval("SELECT true")
+        except (*UNREACHABLE, TimeoutError, asyncpg.PostgresError):
+            return False
+
+    async def _kafka(self) -> bool:
+        hearing = self.inbox.hearing
+        return self.inbox.stopped is None and hearing is not None and hearing.assigned()
+
+
+@asynccontextmanager
+async def backbone(settings: Settings, migrations: Path, handlers: Iterable[Handler]) -> AsyncGenerator[Backbone]:
+    """Database, relay and inbox, in the order in which they start and, backwards, stop."""
+    known = Handlers(settings, handlers)
+    way = bus(settings)
+    async with (
+        database(settings, migrations) as pool,
+        relay(settings, way) as said,
+        inbox(settings, pool, way, known, said) as heard,
+    ):
+        yield Backbone(settings, pool, way, said, heard, known)
+
+
+def run(service: Callable[[S], AbstractAsyncContextManager[FastAPI]], settings: S) -> None:
+    """Run a service until it is told to stop."""
+    start_telemetry(settings.service, os.environ)
+    uvloop.run(_serve(service, settings))
+
+
+async def _serve(service: Callable[[S], AbstractAsyncContextManager[FastAPI]], settings: S) -> None:
+    async with service(settings) as app:
+        config = uvicorn.Config(
+            app, host=settings.host, port=settings.port, log_config=None, access_log=False, timeout_graceful_shutdown=10
+        )
+        await uvicorn.Server(config).serve()

@@ -1,0 +1,127 @@
+"""The shape of everything that is said on the bus: topics, and the messages that belong to them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, NewType, Self, get_args
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+UserId = NewType("UserId", UUID)
+SessionId = NewType("SessionId", UUID)
+ProjectId = NewType("ProjectId", UUID)
+ModelId = NewType("ModelId", UUID)
+RunId = NewType("RunId", UUID)
+
+TrustCode = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9]{1,11}$")]
+"""Short code of a Trust, such as `KCH`; part of its topics and of its certificate's name."""
+NetName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,15}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+ReasonCode = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
+"""A stable reason in kebab case. It never holds data of a patient, an address or a query's text."""
+
+Released = Annotated[int, Field(ge=0)] | Literal["suppressed"]
+"""A count as it may leave a Trust: zero, at or above the Trust's disclosure threshold, or `suppressed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confidential:
+    """Marks a field that its reader needs and nobody else may keep: the ledger and logs leave it out."""
+
+
+HUB_SERVICES = ("auth", "projects", "cohort", "imaging", "files", "scheduler", "trainer-node", "audit")
+TRUST_SERVICES = ("cohort", "imaging", "trainer-node")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """Where messages about one kind of aggregate are said.
+
+    `name` may hold `{trust}`: then there is one topic a Trust. `key` is the field with the aggregate's id, which orders
+    the messages. A `local` topic is never relayed: it stays in the event log of the service that owns it.
+    """
+
+    name: str
+    key: str
+    description: str
+    owner: str
+    readers: frozenset[str] = frozenset()
+    partitions: int = 3
+    retention_ms: int | None = None
+    local: bool = False
+    messages: "list[type[Message]]" = field(default_factory=list["type[Message]"], compare=False, repr=False)
+
+    def named(self, trust: str | None) -> str:
+        """The topic's name on the broker; `trust` is needed where there is one topic a Trust."""
+        if "{trust}" not in self.name:
+            return self.name
+        if trust is None:
+            raise ValueError(f"{self.name} needs the code of a Trust")
+        return self.name.replace("{trust}", trust)
+
+
+class Message(BaseModel):
+    """A body on the bus. Unknown fields are ignored, so that an older reader understands a newer writer."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    topic: ClassVar[Topic]
+    version: ClassVar[int]
+    type_name: ClassVar[str]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, *, topic: Topic | None = None, version: int = 1, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if topic is None:
+            return
+        if topic.key not in cls.model_fields:
+            raise TypeError(f"{cls.__name__} lacks the field {topic.key} that orders {topic.name}")
+        owner = cls.__module__.rsplit(".", 1)[-1].replace("_", "-") if not topic.local else topic.owner
+        cls.topic, cls.version, cls.type_name = topic, version, f"flip.{owner}.{cls.__name__}.v{version}"
+        topic.messages.append(cls)
+        if REGISTRY.setdefault(cls.type_name, cls) is not cls:
+            raise TypeError(f"{cls.type_name} is declared twice")
+
+    def __init_subclass__(cls, *, topic: Topic | None = None, version: int = 1, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+
+    @property
+    def key(self) -> str:
+        """The id of the aggregate that the message is about."""
+        return str(getattr(self, self.topic.key))
+
+    def encode(self) -> bytes:
+        """Canonical JSON: sorted keys, UTF-8, no blanks."""
+        return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        """Parse a body from the bus. Raises pydantic's ValidationError, naming each wrong field."""
+        return cls.model_validate_json(body)
+
+    def public(self) -> Mapping[str, Any]:
+        """The body without its confidential fields."""
+        hidden = {n for n, f in type(self).model_fields.items() if any(isinstance(m, Confidential) for m in f.metadata)}
+        return self.model_dump(mode="json", exclude=hidden)
+
+
+REGISTRY: dict[str, type[Message]] = {}
+"""Every message by the name that stands in the CloudEvents header `ce_type`."""
+
+
+class Event(Message):
+    """A fact, in the past tense, complete in itself, with ids instead of copies."""
+
+
+class Command(Message):
+    """What the hub asks of one Trust, in the imperative."""
+
+
+class Report(Message):
+    """What a Trust says. The topic it came in on is who said it; its reader at the hub says it again as an event."""
+
+
+def literal_values(literal: Any) -> tuple[str, ...]:
+    """The strings of a `Literal`."""
+    return get_args(literal)

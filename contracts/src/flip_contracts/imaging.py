@@ -1,0 +1,109 @@
+"""What `imaging` says, what it asks of a Trust, and what the Trust reports: counts and reasons, never a study's id."""
+
+from pydantic import BaseModel, ConfigDict
+
+from flip_contracts.base import Command, Event, ProjectId, ReasonCode, Released, Report, TrustCode
+from flip_contracts.topics import IMAGING, IMAGING_COMMANDS, IMAGING_REPORTS
+
+
+class StudyCounts(BaseModel):
+    """Studies of a project at one Trust by state, each as it may leave the Trust."""
+
+    model_config = ConfigDict(frozen=True)
+
+    queued: Released = 0
+    importing: Released = 0
+    imported: Released = 0
+    failed: Released = 0
+    capped: Released = 0
+
+
+class ImagingProgressed(Event, topic=IMAGING, version=1):
+    """How far a Trust has come with pulling the project's studies into its archive."""
+
+    project_id: ProjectId
+    trust: TrustCode
+    counts: StudyCounts
+
+
+class ImportFailed(Event, topic=IMAGING, version=1):
+    """Studies could not be imported at a Trust, by class of reason. They are tried again up to the Trust's cap."""
+
+    project_id: ProjectId
+    trust: TrustCode
+    reason: ReasonCode
+    studies: Released
+
+
+class ImagingReady(Event, topic=IMAGING, version=1):
+    """Every study of the Trust's frozen cohort is imported, or rests at the cap."""
+
+    project_id: ProjectId
+    trust: TrustCode
+    imported: Released
+    failed: Released
+
+
+class LabelsRegistered(Event, topic=IMAGING, version=1):
+    """The Trust's operator brought labels; so many imported studies have one now."""
+
+    project_id: ProjectId
+    trust: TrustCode
+    labelled: Released
+    labels: dict[str, int]
+
+
+class ImagesDeleted(Event, topic=IMAGING, version=1):
+    """The Trust deleted the project's images and reported it."""
+
+    project_id: ProjectId
+    trust: TrustCode
+
+
+class ImportStudies(Command, topic=IMAGING_COMMANDS, version=1):
+    """Pull the studies of your frozen cohort of this project from your PACS into your archive, de-identified."""
+
+    project_id: ProjectId
+
+
+class DeleteImages(Command, topic=IMAGING_COMMANDS, version=1):
+    """Delete the project's images, labels and prepared data."""
+
+    project_id: ProjectId
+
+
+class TrustImportProgressed(Report, topic=IMAGING_REPORTS, version=1):
+    """The Trust's import of the project's studies, by state."""
+
+    project_id: ProjectId
+    counts: StudyCounts
+
+
+class TrustImportFailed(Report, topic=IMAGING_REPORTS, version=1):
+    """Studies failed at the Trust, by class of reason."""
+
+    project_id: ProjectId
+    reason: ReasonCode
+    studies: Released
+
+
+class TrustImagesReady(Report, topic=IMAGING_REPORTS, version=1):
+    """The Trust's import is through."""
+
+    project_id: ProjectId
+    imported: Released
+    failed: Released
+
+
+class TrustRegisteredLabels(Report, topic=IMAGING_REPORTS, version=1):
+    """The Trust's operator brought labels. `labels` names the structures with their value in the label map."""
+
+    project_id: ProjectId
+    labelled: Released
+    labels: dict[str, int]
+
+
+class TrustDeletedImages(Report, topic=IMAGING_REPORTS, version=1):
+    """The project's images, labels and prepared data are gone from the Trust."""
+
+    project_id: ProjectId

@@ -1,0 +1,116 @@
+"""What `scheduler` says: runs, from the queue to their end."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flip_contracts.base import Event, ModelId, NetName, ProjectId, ReasonCode, RunId, Sha256, TrustCode
+from flip_contracts.projects import Framework, Job
+from flip_contracts.topics import RUN
+
+
+class TrainingPayload(BaseModel):
+    """What nnU-Net is asked to train (NNU-6). No other fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["training"]
+    num_rounds: Annotated[int, Field(ge=1, le=9999)]
+    dataset_id: Annotated[int, Field(ge=1, le=999)]
+    model_configuration: Literal["2d", "3d_lowres", "3d_fullres"]
+    device: Literal["cpu", "cuda", "mps"] = "cuda"
+    fold_id: Literal["all"] | Annotated[int, Field(ge=0, le=4)] = "all"
+    trainer_name: Annotated[str, Field(pattern=r"^nnUNetTrainer[A-Za-z0-9_]*$")] = "nnUNetTrainer"
+    epochs_per_round: Annotated[int, Field(ge=1, le=1000)] = 1
+    starting_fed_round: Annotated[int, Field(ge=0)] = 0
+
+
+class Checkpoint(BaseModel):
+    """The global weights after a round, as kept in the object store."""
+
+    model_config = ConfigDict(frozen=True)
+
+    round: int
+    object: str
+    digest: Sha256
+
+
+class RunQueued(Event, topic=RUN, version=1):
+    """A researcher initiated training; the run waits for a net."""
+
+    run_id: RunId
+    project_id: ProjectId
+    model_id: ModelId
+    framework: Framework
+    job: Job
+    trusts: frozenset[TrustCode]
+    payload: dict[str, Any]
+
+
+class RunAssigned(Event, topic=RUN, version=1):
+    """The run was given to a net. Reports of an older attempt or a smaller fencing number are refused from here on."""
+
+    run_id: RunId
+    project_id: ProjectId
+    model_id: ModelId
+    net: NetName
+    attempt: int
+    fencing: int
+    framework: Framework
+    job: Job
+    trusts: frozenset[TrustCode]
+    payload: dict[str, Any]
+    checkpoint: Checkpoint | None = None
+
+
+class RunRequeued(Event, topic=RUN, version=1):
+    """The attempt ended without a result; the run waits for a net again and goes on from its last completed round."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    reason: ReasonCode
+
+
+class RunStopping(Event, topic=RUN, version=1):
+    """Somebody stopped the run; its net is told to end it."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    net: NetName | None
+
+
+class RunStopped(Event, topic=RUN, version=1):
+    """The run has ended because it was stopped."""
+
+    run_id: RunId
+    project_id: ProjectId
+
+
+class RunFinished(Event, topic=RUN, version=1):
+    """The run is complete and its results can be downloaded."""
+
+    run_id: RunId
+    project_id: ProjectId
+    model_id: ModelId
+    results: Sha256
+
+
+class RunFailed(Event, topic=RUN, version=1):
+    """The run ended without a result and is not tried again."""
+
+    run_id: RunId
+    project_id: ProjectId
+    model_id: ModelId
+    reason: ReasonCode
+    detail: str = ""
+
+
+class NetLost(Event, topic=RUN, version=1):
+    """The net that held the run let its lease run out."""
+
+    run_id: RunId
+    project_id: ProjectId
+    net: NetName
+    attempt: int

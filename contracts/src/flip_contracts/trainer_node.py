@@ -1,0 +1,171 @@
+"""What a net says, what its controller asks of a Trust's worker, and what the worker reports."""
+
+from typing import Any, Literal
+
+from flip_contracts.base import Command, Event, NetName, ProjectId, ReasonCode, Report, RunId, Sha256, TrustCode
+from flip_contracts.projects import Framework
+from flip_contracts.scheduler import Checkpoint
+from flip_contracts.topics import NET, TRAINING, TRAINING_COMMANDS, TRAINING_REPORTS, WORKER_REPORTS
+
+NetState = Literal["starting", "free", "assigned", "running", "cleaning"]
+Stage = Literal["preparing", "fingerprint", "planning", "preprocessing", "training", "collecting"]
+
+
+class NetFree(Event, topic=NET, version=1):
+    """The net can take a run: its server is up and these Trusts are connected."""
+
+    net: NetName
+    framework: Framework
+    trusts: frozenset[TrustCode]
+
+
+class NetHeartbeat(Event, topic=NET, version=1):
+    """The net is alive. It renews the lease of the run that the net holds."""
+
+    net: NetName
+    state: NetState
+    trusts: frozenset[TrustCode]
+    run_id: RunId | None = None
+    fencing: int | None = None
+
+
+class RunPrepared(Event, topic=TRAINING, version=1):
+    """A Trust built the run's data set from its frozen cohort and checked it."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    trust: TrustCode
+    cases: int
+    dataset_digest: Sha256
+
+
+class StageReached(Event, topic=TRAINING, version=1):
+    """The run went on to the next stage."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    stage: Stage
+
+
+class PlanAgreed(Event, topic=TRAINING, version=1):
+    """Every Trust planned from the federated fingerprint, and all plans have this digest."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    plan_digest: Sha256
+    by_trust: dict[TrustCode, Sha256]
+
+
+class TrainingStarted(Event, topic=TRAINING, version=1):
+    """The first round of this attempt began."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    first_round: int
+    rounds: int
+
+
+class RoundComplete(Event, topic=TRAINING, version=1):
+    """The Trusts' weights of a round were averaged and stored. Rounds count from 0."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    fencing: int
+    rounds: int
+    checkpoint: Checkpoint
+    trusts: frozenset[TrustCode]
+
+
+class MetricReported(Event, topic=TRAINING, version=1):
+    """A metric of one Trust in one round."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    trust: TrustCode
+    round: int
+    name: str
+    value: float
+
+
+class ResultsCollected(Event, topic=TRAINING, version=1):
+    """The run's model folder is zipped in the object store, not yet scanned."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    fencing: int
+    object: str
+    name: str
+    digest: Sha256
+    size_bytes: int
+
+
+class AttemptEnded(Event, topic=TRAINING, version=1):
+    """The attempt ended without a result: stopped, broken (it may be tried again), or wrong in itself (it may not)."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    fencing: int
+    outcome: Literal["stopped", "interrupted", "failed"]
+    reason: ReasonCode
+    detail: str = ""
+
+
+class PrepareRun(Command, topic=TRAINING_COMMANDS, version=1):
+    """Build the data set of this run from your frozen cohort's images and labels, and say how many cases it has."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    net: NetName
+    payload: dict[str, Any]
+
+
+class EndRun(Command, topic=TRAINING_COMMANDS, version=1):
+    """End every process of this attempt; with `forget` also delete the run's prepared data and local checkpoints."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    net: NetName
+    forget: bool
+
+
+class TrustPreparedRun(Report, topic=TRAINING_REPORTS, version=1):
+    """The Trust's data set of the run is ready."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    cases: int
+    dataset_digest: Sha256
+
+
+class TrustRefusedRun(Report, topic=TRAINING_REPORTS, version=1):
+    """The Trust can't take part in the run, with the reason."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    reason: ReasonCode
+
+
+class TrustEndedRun(Report, topic=TRAINING_REPORTS, version=1):
+    """No process of the attempt is left at the Trust."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+
+
+class WorkerStarted(Report, topic=WORKER_REPORTS, version=1):
+    """The Trust's worker of this net started: whatever ran there before has ended."""
+
+    net: NetName
