@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, NewType, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, NewType, Self, cast
 from uuid import UUID
 
 import orjson
@@ -61,6 +61,12 @@ class Topic:
         return self.name.replace("{trust}", trust)
 
 
+def _canonical(value: Any) -> Any:
+    if isinstance(value, frozenset):
+        return sorted(cast("frozenset[Any]", value), key=str)
+    raise TypeError(type(value).__name__)
+
+
 class Message(BaseModel):
     """A body on the bus. Unknown fields are ignored, so that an older reader understands a newer writer."""
 
@@ -92,8 +98,8 @@ class Message(BaseModel):
         return str(getattr(self, self.topic.key))
 
     def encode(self) -> bytes:
-        """Canonical JSON: sorted keys, UTF-8, no blanks."""
-        return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+        """Canonical JSON: keys and sets sorted, UTF-8, no blanks."""
+        return orjson.dumps(self.model_dump(), default=_canonical, option=orjson.OPT_SORT_KEYS)
 
     @classmethod
     def decode(cls, body: bytes) -> Self:
@@ -103,7 +109,7 @@ class Message(BaseModel):
     def public(self) -> Mapping[str, Any]:
         """The body without its confidential fields."""
         hidden = {n for n, f in type(self).model_fields.items() if any(isinstance(m, Confidential) for m in f.metadata)}
-        return self.model_dump(mode="json", exclude=hidden)
+        return {name: value for name, value in orjson.loads(self.encode()).items() if name not in hidden}
 
 
 REGISTRY: dict[str, type[Message]] = {}
@@ -120,8 +126,3 @@ class Command(Message):
 
 class Report(Message):
     """What a Trust says. The topic it came in on is who said it; its reader at the hub says it again as an event."""
-
-
-def literal_values(literal: Any) -> tuple[str, ...]:
-    """The strings of a `Literal`."""
-    return get_args(literal)
