@@ -53,8 +53,9 @@ def _plain_example(schema: Mapping[str, Any], definitions: Mapping[str, Any]) ->
 
 
 def _values_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    values = schema.get("additionalProperties")
-    return values if isinstance(values, Mapping) else {}  # type: ignore[reportUnknownVariableType]
+    by_pattern = list(schema.get("patternProperties", {}).values())
+    of = by_pattern[0] if by_pattern else schema.get("additionalProperties")
+    return of if isinstance(of, dict) else {}  # type: ignore[reportUnknownVariableType]
 
 
 def schema_of(message: type[Message]) -> dict[str, Any]:
