@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
-from flip_contracts.base import Command, Message, Report, TrustCode
+from flip_contracts.base import Message, Report, TrustCode
 from flip_contracts.cloudevents import Envelope
 
 from flip_chassis.database import Connection
@@ -112,8 +112,6 @@ def is_own(message: type[Message], settings: Settings) -> bool:
     """Whether this process is the one that says messages of this type."""
     if message.topic.local:
         return True
-    if issubclass(message, Command):
-        return settings.trust is None
     if issubclass(message, Report):
         return settings.trust is not None
     return settings.trust is None and message.topic.owner == settings.service

@@ -1,0 +1,29 @@
+"""What the files service hears, and what it keeps of what it says."""
+
+from flip_chassis.access import project_handlers, user_handlers
+from flip_chassis.database import Connection
+from flip_chassis.handlers import projection, reaction
+from flip_chassis.work import Work
+from flip_contracts.cloudevents import Envelope
+from flip_contracts.files import ResultsPublished, ResultsRefused
+from flip_contracts.trainer_node import ResultsCollected
+
+from flip_files import store
+
+
+@reaction
+async def scan_what_was_collected(event: ResultsCollected, work: Work) -> None:
+    await store.await_scan(work.db, event)
+
+
+@projection
+async def offer(event: ResultsPublished, db: Connection, said: Envelope) -> None:
+    await store.keep_published(db, event, said.time)
+
+
+@projection
+async def withhold(event: ResultsRefused, db: Connection, said: Envelope) -> None:
+    await store.keep_refused(db, event, said.time)
+
+
+handlers = (*user_handlers, *project_handlers, scan_what_was_collected, offer, withhold)

@@ -1,0 +1,36 @@
+"""The files service: results of runs, scanned and given to those who may have them."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from flip_chassis.background import background
+from flip_chassis.service import backbone, run
+
+from flip_files import api, consumers
+from flip_files.clamd import Clamd
+from flip_files.objects import Objects
+from flip_files.scanner import Scanner
+from flip_files.settings import FilesSettings
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+@asynccontextmanager
+async def service(settings: FilesSettings) -> AsyncGenerator[FastAPI]:
+    """Everything the service is made of."""
+    objects = Objects(settings)
+    clamd = Clamd(settings.clamd_host, settings.clamd_port)
+    async with (
+        backbone(settings, MIGRATIONS, consumers.handlers) as stands,
+        background(Scanner(stands, objects, clamd).run(), "scanner"),
+    ):
+        app = stands.http(api.router)
+        app.state.objects = objects
+        yield app
+
+
+def main() -> None:
+    """Run the service until it is told to stop."""
+    run(service, FilesSettings())  # pyright: ignore[reportCallIssue]
