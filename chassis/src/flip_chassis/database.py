@@ -38,7 +38,15 @@ class Pool(Protocol):
 
 
 CHASSIS_MIGRATIONS = Path(__file__).parent / "migrations"
-UNREACHABLE = (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.InterfaceError)
+UNREACHABLE = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 """What asyncpg raises while the server is away or comes back."""
 _RETRY_S = 0.5
 
@@ -66,7 +74,7 @@ async def connect(dsn: str) -> AsyncGenerator[Connection]:
         await _speak_json(connection)
         yield cast("Connection", connection)
     finally:
-        await connection.close(timeout=5)
+        connection.terminate()  # a polite close would wait for a server that may be gone
 
 
 @asynccontextmanager

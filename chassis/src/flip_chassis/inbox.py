@@ -33,7 +33,7 @@ Kind = Literal["transient", "poison", "behind"]
 Key = tuple[str, str]
 
 _CLASHES = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
-_RETRYABLE = (Transient, TimeoutError, ConnectionError, *_CLASHES)
+_RETRYABLE = (Transient, *_CLASHES)
 _CLASHES_IN_A_ROW = 3
 _POISON_IN_A_ROW = 100
 _OUTAGE_PAUSE_S = 1.0
@@ -208,7 +208,10 @@ class Inbox:
     async def _handle(self, db: Connection, parcel: Parcel) -> None:
         if parcel.said is None:
             raise PoisonError(parcel.flaw)
-        await hear(parcel.said, self.settings, self.handlers, db)
+        try:
+            await hear(parcel.said, self.settings, self.handlers, db)
+        except OSError as error:  # the handler's own world; Postgres away shows as asyncpg's errors
+            raise Transient(type(error).__name__) from error
 
     def _count_poison(self, parcel: Parcel) -> None:
         place = parcel.topic, parcel.partition

@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     kafka_certificate: Path
     """PEM file with the private key, the certificate and the chain of this principal."""
     kafka_ca: Path
+    kafka_group: str = ""
+    """The consumer group, where it is not the principal's usual one."""
     jwks_url: str = ""
     """Where `auth` publishes its signing keys; only services with users' routes need it."""
     trust: TrustCode | None = None
@@ -40,4 +42,6 @@ class Settings(BaseSettings):
     @property
     def group(self) -> str:
         """The consumer group; its first part is what the principal's ACL allows."""
+        if self.kafka_group:
+            return self.kafka_group
         return f"{self.trust}.{self.service}" if self.trust else f"{self.service}.inbox"

@@ -1,29 +1,39 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 """What the services' tests share: refusals named in one line, a running service, people with tokens."""
 
 import asyncio
+import ssl
+import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import httpx
+import orjson
 import pytest
+from aiokafka import AIOKafkaProducer
 from fastapi import FastAPI
 from flip_contracts.auth import Role, UserActivated, UserInvited, email_digest
 from flip_contracts.base import REGISTRY, Message, SessionId, UserId
+from flip_contracts.cloudevents import Envelope
 from joserfc import jwt
 from joserfc.jwk import OKPKey
+from pydantic import SecretStr
 
 from flip_chassis.access import ALGORITHM, ISSUER
 from flip_chassis.database import Connection
 from flip_chassis.ids import uuid7
-from flip_chassis.log import Cause, append, last_version
 from flip_chassis.refusal import Refused
+from flip_chassis.settings import Settings
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Settings)
 PATIENCE_S = 60.0
 
 
@@ -55,12 +65,95 @@ async def said(db: Connection, type_: type[T]) -> list[T]:
     return [message for message in messages if isinstance(message, type_)]
 
 
-async def say_as(db: Connection, source: str, message: Message, *, trust: str | None = None) -> None:
-    """Put a message into a service's event log as another service would say it; that database's relay publishes it."""
-    topic = message.topic.named(trust)
-    cause = Cause(actor=f"service:{source}", time=datetime.now(UTC), correlation_id=uuid7())
-    async with db.transaction():
-        await append(db, source, topic, message.key, await last_version(db, topic, message.key), [message], cause)
+class Principal(Protocol):
+    """What a client needs to speak to Kafka as one principal."""
+
+    @property
+    def bootstrap(self) -> str: ...
+    @property
+    def certificate(self) -> Path: ...
+    @property
+    def ca(self) -> Path: ...
+    def ssl_context(self) -> ssl.SSLContext: ...
+
+
+class Databases(Protocol):
+    """The DSNs of a database's two roles."""
+
+    @property
+    def owner(self) -> str: ...
+    @property
+    def app(self) -> str: ...
+
+
+def settings_for(
+    kind: type[S], database: Databases, principal: Principal, group: str, jwks_url: str = "", **more: Any
+) -> S:
+    """The settings of a service under test, with a consumer group of its own."""
+    return kind(
+        port=0,
+        postgres=SecretStr(database.app),
+        postgres_owner=SecretStr(database.owner),
+        kafka=principal.bootstrap,
+        kafka_certificate=principal.certificate,
+        kafka_ca=principal.ca,
+        kafka_group=group,
+        jwks_url=jwks_url,
+        **more,
+    )
+
+
+@dataclass(slots=True)
+class Speaker:
+    """Says messages on Kafka as another service or a Trust would, each stream counted from 1."""
+
+    producer: Any
+    source: str
+    versions: dict[str, int] = field(default_factory=dict[str, int])
+
+    async def say(self, message: Message, *, trust: str | None = None, actor: str = "service:test") -> Envelope:
+        """Say one message and wait until the broker has it."""
+        topic = message.topic.named(trust)
+        stream = f"{topic}/{message.key}"
+        self.versions[stream] = self.versions.get(stream, 0) + 1
+        envelope = Envelope(
+            id=uuid7(),
+            type=message.type_name,
+            source=self.source,
+            topic=topic,
+            key=message.key,
+            stream_version=self.versions[stream],
+            time=datetime.now(UTC),
+            actor=actor,
+            correlation_id=uuid7(),
+            causation_id=None,
+            traceparent=None,
+        )
+        await self.repeat(envelope, message)
+        return envelope
+
+    async def repeat(self, envelope: Envelope, message: Message) -> None:
+        """Say exactly this, again or for the first time."""
+        await self.producer.send_and_wait(
+            envelope.topic, value=message.encode(), key=envelope.key.encode(), headers=envelope.headers()
+        )
+
+
+@asynccontextmanager
+async def speaking(principal: Principal, source: str) -> AsyncGenerator[Speaker]:
+    """A speaker as `principal`, who must have the right to write the topics."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=principal.bootstrap,
+        security_protocol="SSL",
+        ssl_context=principal.ssl_context(),
+        acks="all",
+        enable_idempotence=True,
+    )
+    await producer.start()
+    try:
+        yield Speaker(producer, source)
+    finally:
+        await producer.stop()
 
 
 @dataclass(slots=True)
@@ -68,6 +161,25 @@ class People:
     """Signs access tokens as `auth` does, for services under test."""
 
     key: OKPKey = field(default_factory=lambda: OKPKey.generate_key("Ed25519", {"kid": "test"}))
+
+    @contextmanager
+    def published(self) -> Generator[str]:
+        """The address where the public keys can be fetched."""
+        body = orjson.dumps(self.jwks())
+
+        class Keys(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                """Tests need no access log."""
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Keys) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}/"
+            server.shutdown()
 
     def jwks(self) -> dict[str, Any]:
         """The public keys, as `auth` publishes them."""
