@@ -47,3 +47,55 @@ lock: ## pin every requirement set by hash
 	$(COMPILE) requirements/development.in -o requirements/development.txt
 	$(COMPILE) $(FLARE_PACKAGES:%=%/pyproject.toml) requirements/trainer-flare.in --no-emit-package flip-nnunet -o requirements/trainer-flare.txt
 	$(COMPILE) fl/nnunet/pyproject.toml requirements/trainer-flower.in --no-emit-package flip-nnunet -o requirements/trainer-flower.txt
+
+# --- the local stack --------------------------------------------------------------------------------------------
+LOCAL_STACK := $(BIN)/flip-local
+
+.PHONY: demo
+demo: venv trainer-flare ## install what is missing, start the stack, play the main job, show the result
+	@$(BIN)/python -m flip_local.demo
+
+.PHONY: up
+up: venv trainer-flare ## start the local stack
+	@$(LOCAL_STACK) up
+
+.PHONY: down
+down: ## stop the local stack; nothing is left running
+	@if [ -x $(LOCAL_STACK) ]; then $(LOCAL_STACK) down; fi
+
+.PHONY: status
+status: ## each part: state, process, restarts, memory
+	@$(LOCAL_STACK) status
+
+.PHONY: logs
+logs: ## follow a part's log: make logs S=scheduler
+	@$(LOCAL_STACK) logs $(S)
+
+# --- checks -----------------------------------------------------------------------------------------------------
+PYTEST := $(BIN)/pytest -q --timeout=600
+
+.PHONY: test
+test: venv trainer-flare ## every test, on real parts
+	$(BIN)/flip-local install
+	$(PYTEST) contracts chassis services cli deploy tests -m "not system"
+	$(FLARE)/bin/pytest -q --timeout=900 fl
+	$(PYTEST) tests deploy services --timeout=2400 -m system
+
+.PHONY: test-fast
+test-fast: venv ## the tests that need no part: under a minute
+	$(PYTEST) contracts chassis services cli deploy tests -m "not parts and not system"
+
+.PHONY: lint
+lint: venv trainer-flare ## ruff and pyright over everything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(FLARE)/bin/python fl
+
+.PHONY: generate
+generate: venv ## write what follows from the contracts
+	$(BIN)/flip-contracts contracts/generated
+
+.PHONY: requirements
+requirements: venv ## the rows of the requirements that no test shows
+	@$(BIN)/python tests/tools/requirements.py

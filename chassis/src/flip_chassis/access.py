@@ -5,6 +5,7 @@ user's stream at which it was made: a service that has not heard as far waits, s
 """
 
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -65,11 +66,26 @@ class Claims:
     user_version: int
 
 
+FetchKeys = Callable[[], Awaitable[Mapping[str, Any]]]
+"""Gets the JSON Web Key Set that `auth` publishes."""
+
+
+def published_at(url: str) -> FetchKeys:
+    """Fetch the keys from where `auth` publishes them."""
+
+    async def fetch() -> Mapping[str, Any]:
+        async with httpx.AsyncClient(timeout=5) as client:
+            answer = await client.get(url)
+            return answer.raise_for_status().json()
+
+    return fetch
+
+
 class SigningKeys:
     """The keys that `auth` publishes, fetched when a token names one that is not known yet."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, fetch: FetchKeys) -> None:
+        self._fetch = fetch
         self._keys: KeySet | None = None
         self._fetched_at = -_FETCH_AGAIN_S
 
@@ -88,10 +104,7 @@ class SigningKeys:
     async def _known(self, *, again: bool) -> KeySet:
         stale = time.monotonic() - self._fetched_at >= _FETCH_AGAIN_S
         if self._keys is None or (again and stale):
-            async with httpx.AsyncClient(timeout=5) as client:
-                answer = await client.get(self._url)
-                answer.raise_for_status()
-            self._keys = KeySet.import_key_set(answer.json())
+            self._keys = KeySet.import_key_set(dict(await self._fetch()))  # type: ignore[arg-type]
             self._fetched_at = time.monotonic()
         return self._keys
 

@@ -67,8 +67,8 @@ async def _reading(request: Request) -> AsyncIterator[Connection]:
         yield db
 
 
-Reading = Annotated[Connection, Depends(_reading)]
-"""A connection for routes that only look."""
+Reading = Annotated[Connection, Depends(_reading, scope="function")]
+"""A connection for routes that only look; given back before the answer goes out, which may be a long stream."""
 
 
 async def _actor(

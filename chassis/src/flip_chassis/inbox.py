@@ -351,8 +351,12 @@ async def note_versions(db: Connection, versions: dict[tuple[str, str, str], int
 
 @asynccontextmanager
 async def inbox(settings: Settings, pool: Pool, bus: Bus, handlers: Handlers, relay: Relay) -> AsyncGenerator[Inbox]:
-    """Hear while the block lasts."""
+    """Hear while the block lasts; a service that has only projections of its own events has nobody to hear."""
     it = Inbox(settings, pool, handlers, relay)
-    async with background(it.retry_parked(), "parked"), bus.hearing(handlers.heard(settings), it.take) as hearing:
+    topics = handlers.heard(settings)
+    if not topics:
+        yield it
+        return
+    async with background(it.retry_parked(), "parked"), bus.hearing(topics, it.take) as hearing:
         it.hearing = hearing
         yield it

@@ -14,7 +14,7 @@ import uvicorn
 import uvloop
 from fastapi import APIRouter, FastAPI
 
-from flip_chassis.access import SigningKeys
+from flip_chassis.access import FetchKeys, SigningKeys, published_at
 from flip_chassis.bus import Bus, bus
 from flip_chassis.database import UNREACHABLE, Pool, database
 from flip_chassis.handlers import Handler, Handlers
@@ -39,9 +39,12 @@ class Backbone:
     inbox: Inbox
     handlers: Handlers
 
-    def http(self, *routers: APIRouter, checks: dict[str, Check] | None = None) -> FastAPI:
-        """The service's app on this backbone."""
-        context = Context(self.settings, self.pool, self.handlers, self.relay, SigningKeys(self.settings.jwks_url))
+    def http(
+        self, *routers: APIRouter, checks: dict[str, Check] | None = None, keys: FetchKeys | None = None
+    ) -> FastAPI:
+        """The service's app on this backbone. `keys` is for `auth`, which needs nobody to tell it its own."""
+        known = SigningKeys(keys or published_at(self.settings.jwks_url))
+        context = Context(self.settings, self.pool, self.handlers, self.relay, known)
         return http_service(
             context, *routers, checks={"postgres": self._postgres, "kafka": self._kafka, **(checks or {})}
         )
@@ -62,7 +65,7 @@ class Backbone:
 
     async def _kafka(self) -> bool:
         hearing = self.inbox.hearing
-        return self.inbox.stopped is None and hearing is not None and hearing.assigned()
+        return self.inbox.stopped is None and (hearing is None or hearing.assigned())
 
 
 @asynccontextmanager

@@ -1,0 +1,141 @@
+"""A FLIP hub as a Python object: one method a thing that a person can do."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from flip_client.session import Session
+
+Id = UUID | str
+View = dict[str, Any]
+"""What a route answers, as JSON; its fields stand in the service's OpenAPI document."""
+
+
+class Hub:
+    """Everything one person does at a hub, from login to results. Every method may raise Problem or Unreachable."""
+
+    def __init__(self, url: str, ca: Path | None = None) -> None:
+        self.session = Session(url, ca)
+
+    # --- oneself and other people ---------------------------------------------------------------------------------
+
+    def login(self, email: str, password: str) -> None:
+        """Log in."""
+        self.session.login("/api/auth/login", {"email": email, "password": password})
+
+    def first_login(self, email: str, one_time_password: str, new_password: str) -> None:
+        """Log in for the first time, with the invitation's password, and set one's own."""
+        self.session.login(
+            "/api/auth/first-login",
+            {"email": email, "one_time_password": one_time_password, "new_password": new_password},
+        )
+
+    def me(self) -> View:
+        """Who is logged in."""
+        return self.session.get("/api/auth/users/me")
+
+    def invite(self, email: str, role: str) -> View:
+        """Invite somebody with one role; the hub mails them a one-time password."""
+        return self.session.post("/api/auth/users", {"email": email, "role": role})
+
+    # --- projects -------------------------------------------------------------------------------------------------
+
+    def projects(self, **terms: Any) -> View:
+        """The projects one may see, a page of them."""
+        return self.session.get("/api/projects", **terms)
+
+    def project(self, project_id: Id) -> View:
+        """One project."""
+        return self.session.get(f"/api/projects/{project_id}")
+
+    def create_project(self, name: str, description: str, members: list[str] | None = None) -> View:
+        """Make a project; members by their addresses."""
+        return self.session.post("/api/projects", {"name": name, "description": description, "members": members or []})
+
+    def stage(self, project_id: Id, trusts: list[str]) -> View:
+        """Ask these Trusts for approval."""
+        return self.session.post(f"/api/projects/{project_id}/stage", {"trusts": trusts})
+
+    def decide(self, project_id: Id, trust: str, decision: str, reason: str) -> View:
+        """Record a Trust's decision: approved, declined or withdrawn."""
+        return self.session.post(
+            f"/api/projects/{project_id}/decisions", {"trust": trust, "decision": decision, "reason": reason}
+        )
+
+    def confirm_enrichment(self, project_id: Id) -> View:
+        """Confirm that the Trusts' labels are in place."""
+        return self.session.post(f"/api/projects/{project_id}/enrichment")
+
+    def timeline(self, project_id: Id) -> Any:
+        """Each step of the project with who and when."""
+        return self.session.get(f"/api/projects/{project_id}/timeline")
+
+    def create_model(self, project_id: Id, name: str, description: str, framework: str, job: str) -> View:
+        """Define a model in an approved project."""
+        body = {"name": name, "description": description, "framework": framework, "job": job}
+        return self.session.post(f"/api/projects/{project_id}/models", body)
+
+    # --- cohorts and images ---------------------------------------------------------------------------------------
+
+    def run_query(self, project_id: Id, sql: str, trusts: list[str]) -> View:
+        """Save a version of the query and send it to these Trusts."""
+        return self.session.post(f"/api/cohort/projects/{project_id}/queries", {"sql": sql, "trusts": trusts})
+
+    def query(self, project_id: Id, version: int) -> View:
+        """A version of the query with each Trust's answer."""
+        return self.session.get(f"/api/cohort/projects/{project_id}/queries/{version}")
+
+    def images(self, project_id: Id) -> View:
+        """How far each Trust's images and labels are."""
+        return self.session.get(f"/api/imaging/projects/{project_id}")
+
+    # --- runs and results -----------------------------------------------------------------------------------------
+
+    def initiate_training(self, model_id: Id, payload: View) -> View:
+        """Queue a run of the model with this payload."""
+        return self.session.post("/api/scheduler/runs", {"model_id": str(model_id), "payload": payload})
+
+    def run(self, run_id: Id) -> View:
+        """A run: its state, its place in the queue, its timeline."""
+        return self.session.get(f"/api/scheduler/runs/{run_id}")
+
+    def runs(self, project_id: Id) -> list[View]:
+        """The runs of a project."""
+        return self.session.get("/api/scheduler/runs", project_id=str(project_id))
+
+    def stop_run(self, run_id: Id) -> View:
+        """Stop a run."""
+        return self.session.post(f"/api/scheduler/runs/{run_id}/stop")
+
+    def follow_run(self, run_id: Id) -> Iterator[View]:
+        """What happens in a run, as it happens, until it ends."""
+        return self.session.events(f"/api/scheduler/runs/{run_id}/live")
+
+    def metrics(self, run_id: Id) -> list[View]:
+        """The metrics of a run, per Trust and round."""
+        return self.session.get(f"/api/scheduler/runs/{run_id}/metrics")
+
+    def nets(self) -> list[View]:
+        """The nets and what they do."""
+        return self.session.get("/api/scheduler/nets")
+
+    def results(self, run_id: Id) -> View:
+        """What a run's results are."""
+        return self.session.get(f"/api/files/results/{run_id}")
+
+    def download_results(self, run_id: Id, to: Path) -> Path:
+        """Download a run's results as one zip."""
+        return self.session.download(f"/api/files/results/{run_id}/download", to)
+
+    # --- the ledger -----------------------------------------------------------------------------------------------
+
+    def ledger(self, **terms: Any) -> Iterator[View]:
+        """The entries of the ledger that fit, oldest first, page by page."""
+        after = None
+        while True:
+            page = self.session.get("/api/audit/entries", after=after, **terms)
+            yield from page["entries"]
+            after = page["next"]
+            if after is None:
+                return

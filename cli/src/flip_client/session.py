@@ -1,0 +1,136 @@
+"""A logged-in session with a hub: tokens, reading one's own writes, problems as exceptions."""
+
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+
+from flip_client.problem import Problem, Unreachable
+
+_PATIENCE_S = 30.0
+_MOST_VERSIONS = 16
+
+
+class Session:
+    """Requests to one hub, as nobody until `login`.
+
+    Every version that an answer tells is sent along with the next requests, so that no service answers from before what
+    was just written. An access token that ran out is renewed once, by the refresh cookie.
+    """
+
+    def __init__(self, url: str, ca: Path | None = None) -> None:
+        verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(ca)) if ca else True
+        self._http = httpx.Client(base_url=url, verify=verify, timeout=httpx.Timeout(60, connect=10))
+        self._token: str | None = None
+        self._versions: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    def login(self, path: str, credentials: dict[str, str]) -> None:
+        """Log in at one of `auth`'s routes that answer with an access token. Raises Problem."""
+        self._token = None
+        self._token = self.request("POST", path, json=credentials)["access_token"]
+
+    def kept(self) -> dict[str, Any]:
+        """What `resume` needs to go on as the same person: the refresh cookie and what was written. It is a secret."""
+        return {"cookies": dict(self._http.cookies.items()), "versions": self._versions}
+
+    def resume(self, kept: dict[str, Any]) -> None:
+        """Go on where `kept` was taken. Raises Problem where the session has ended since."""
+        for name, value in kept["cookies"].items():
+            self._http.cookies.set(name, value)
+        self._versions = dict(kept["versions"])
+        self._token = self.request("POST", "/api/auth/refresh")["access_token"]
+
+    def get(self, path: str, **query: Any) -> Any:
+        """What a GET answers, parsed. Query terms that are None are left out."""
+        return self.request("GET", path, params={name: value for name, value in query.items() if value is not None})
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """What a POST of this JSON answers, parsed."""
+        return self.request("POST", path, json=body)
+
+    def request(self, method: str, path: str, **more: Any) -> Any:
+        """Send a request, again while a service has yet to hear of what we know. Raises Problem and Unreachable."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            response = self._send(method, path, **more)
+            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                break
+            time.sleep(float(response.headers.get("retry-after", "1")))
+        if response.is_error:
+            raise Problem.of(response)
+        self._learn(response)
+        return orjson.loads(response.content) if response.content else None
+
+    def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, headers=self._headers(), **more)
+            if response.status_code == httpx.codes.UNAUTHORIZED and self._token and self._renewed():
+                response = self._http.request(method, path, headers=self._headers(), **more)
+        except httpx.TransportError as error:
+            raise Unreachable(f"{self._http.base_url} gave no answer: {type(error).__name__}") from error
+        return response
+
+    def _renewed(self) -> bool:
+        self._token = None
+        response = self._http.post("/api/auth/refresh")
+        if response.is_success:
+            self._token = response.json()["access_token"]
+        return self._token is not None
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        if self._versions:
+            headers["Flip-After"] = ", ".join(f"{stream}@{version}" for stream, version in self._versions.items())
+        return headers
+
+    def _learn(self, response: httpx.Response) -> None:
+        for token in filter(None, response.headers.get("flip-version", "").split(", ")):
+            stream, _, version = token.rpartition("@")
+            self._versions.pop(stream, None)
+            self._versions[stream] = int(version)
+        for stream in list(self._versions)[:-_MOST_VERSIONS]:
+            del self._versions[stream]
+
+    def download(self, path: str, to: Path) -> Path:
+        """Stream an answer into a file; into a folder under the name that the hub gives it. Raises Problem."""
+        with self._streaming(path) as response:
+            target = to / _name_of(response) if to.is_dir() else to
+            with target.open("wb") as file:
+                for chunk in response.iter_bytes(1 << 20):
+                    file.write(chunk)
+        return target
+
+    def events(self, path: str) -> Iterator[dict[str, Any]]:
+        """Server-sent events as they come, until the hub ends the stream: their data, with their name as `event`."""
+        name = ""
+        with self._streaming(path, timeout=httpx.Timeout(60, read=None)) as response:
+            for line in response.iter_lines():
+                field, _, value = line.partition(":")
+                if field == "event":
+                    name = value.strip()
+                elif field == "data":
+                    yield {**orjson.loads(value), "event": name}
+
+    @contextmanager
+    def _streaming(self, path: str, **more: Any) -> Iterator[httpx.Response]:
+        self.get("/api/auth/users/me")  # renews a token that ran out, which a stream can't
+        with self._http.stream("GET", path, headers=self._headers(), **more) as response:
+            if response.is_error:
+                response.read()
+                raise Problem.of(response)
+            yield response
+
+
+def _name_of(response: httpx.Response) -> str:
+    """The file's name from Content-Disposition, without any folder that it may claim."""
+    _, _, name = response.headers.get("content-disposition", "").partition("filename*=UTF-8''")
+    return Path(name).name or "download"
