@@ -108,9 +108,9 @@ class Hub:
         """Stop a run."""
         return self.session.post(f"/api/scheduler/runs/{run_id}/stop")
 
-    def follow_run(self, run_id: Id) -> Iterator[View]:
-        """What happens in a run, as it happens, until it ends."""
-        return self.session.events(f"/api/scheduler/runs/{run_id}/live")
+    def follow_run(self, run_id: Id, after: int = 0) -> Iterator[View]:
+        """What happens in a run behind number `after`, as it happens, until it ends."""
+        return self.session.events(f"/api/scheduler/runs/{run_id}/live", after)
 
     def metrics(self, run_id: Id) -> list[View]:
         """The metrics of a run, per Trust and round."""

@@ -109,21 +109,23 @@ class Session:
                     file.write(chunk)
         return target
 
-    def events(self, path: str) -> Iterator[dict[str, Any]]:
-        """Server-sent events as they come, until the hub ends the stream: their data, with their name as `event`."""
-        name = ""
-        with self._streaming(path, timeout=httpx.Timeout(60, read=None)) as response:
+    def events(self, path: str, after: int) -> Iterator[dict[str, Any]]:
+        """Server-sent events behind number `after` as they come, until the hub ends the stream.
+
+        Each is its data with its name as `event` and its id as `number`. Raises Problem and httpx.TransportError.
+        """
+        fields: dict[str, str] = {}
+        with self._streaming(path, {"Last-Event-ID": str(after)}, timeout=httpx.Timeout(60)) as response:
             for line in response.iter_lines():
-                field, _, value = line.partition(":")
-                if field == "event":
-                    name = value.strip()
-                elif field == "data":
-                    yield {**orjson.loads(value), "event": name}
+                name, _, value = line.partition(":")
+                fields[name] = value.strip()
+                if name == "data":
+                    yield {**orjson.loads(value), "event": fields["event"], "number": int(fields["id"])}
 
     @contextmanager
-    def _streaming(self, path: str, **more: Any) -> Iterator[httpx.Response]:
+    def _streaming(self, path: str, headers: dict[str, str] | None = None, **more: Any) -> Iterator[httpx.Response]:
         self.get("/api/auth/users/me")  # renews a token that ran out, which a stream can't
-        with self._http.stream("GET", path, headers=self._headers(), **more) as response:
+        with self._http.stream("GET", path, headers=self._headers() | (headers or {}), **more) as response:
             if response.is_error:
                 response.read()
                 raise Problem.of(response)

@@ -72,6 +72,13 @@ class FreezeCohort(Command, topic=COHORT_COMMANDS, version=1):
     query_digest: Sha256
 
 
+class TrustTookUpQuery(Report, topic=COHORT_REPORTS, version=1):
+    """A Trust has begun to run a query."""
+
+    project_id: ProjectId
+    query_version: int
+
+
 class TrustAnsweredQuery(Report, topic=COHORT_REPORTS, version=1):
     """A Trust's answer, past its disclosure control. `distributions` is by column of the query, then by category."""
 

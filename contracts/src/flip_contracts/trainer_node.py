@@ -12,11 +12,16 @@ Stage = Literal["preparing", "fingerprint", "planning", "preprocessing", "traini
 
 
 class NetFree(Event, topic=NET, version=1):
-    """The net can take a run: its server is up and these Trusts are connected."""
+    """The net can take a run: its server is up and these Trusts are connected.
+
+    `fencing` is that of the last assignment it has heard of and done with, 0 before the first: a net that has not heard
+    of its present assignment yet is not free.
+    """
 
     net: NetName
     framework: Framework
     trusts: frozenset[TrustCode]
+    fencing: int = 0
 
 
 class NetHeartbeat(Event, topic=NET, version=1):

@@ -1,0 +1,125 @@
+"""`make demo`: install what is missing, start the stack, play the main job, and say what came of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from flip_client import Problem, Unreachable
+from flip_client.story import told
+from rich.console import Console
+from rich.table import Table
+
+from flip_local import control, install
+from flip_local.control import StackProblem
+from flip_local.credentials import Credentials
+from flip_local.held_out import PredictionFailed, mean_dice, predict, unpack
+from flip_local.layout import Layout
+from flip_local.stack import parts
+from flip_local.story import ADMIN, DATASET_ID, PASSWORD, Story, StoryFailed
+
+SHOWN = Console(highlight=False, soft_wrap=True)
+ENOUGH = 0.75
+"""The least Dice of the striatum that shows that the model has learnt."""
+
+
+def main() -> int:
+    """0 where the whole story came true."""
+    try:
+        return play(Layout.from_environment())
+    except (StackProblem, StoryFailed, PredictionFailed, Problem, Unreachable, ValueError) as problem:
+        SHOWN.print(f"[red]{problem}[/red]")
+        return 1
+
+
+def play(layout: Layout) -> int:
+    """The whole demo on one stack."""
+    times: dict[str, float] = {}
+    began = time.monotonic()
+    SHOWN.rule("FLIP: federated nnU-Net over two Trusts")
+    install.install(layout, lambda step: _news(f"installing {step}"))
+    times["install"] = time.monotonic() - began
+    _start(layout)
+    times["start the stack"] = time.monotonic() - began - times["install"]
+
+    folder = layout.folder("demo", time.strftime("%Y%m%d-%H%M%S"))
+    folder.mkdir(parents=True, exist_ok=True)
+    story = Story(layout, folder, step=_step, news=_news)
+    story.play()
+    times |= story.times_s
+
+    _step("Plain nnU-Net predicts each Trust's held-out cases")
+    since = time.monotonic()
+    scores = _judge(layout, story, folder)
+    times["predict"] = time.monotonic() - since
+
+    _step("The whole story, from the ledger")
+    entries = story.ledger()
+    for entry in entries:
+        SHOWN.print(told(entry), markup=False)
+    agreed = [entry["body"]["by_trust"] for entry in entries if ".PlanAgreed." in entry["type"]]
+    digests = {digest for by_trust in agreed for digest in by_trust.values()}
+    times["all"] = time.monotonic() - began
+    _summary(layout, story, times, scores, digests)
+    learnt = all(score["striatum"] >= ENOUGH for score in scores.values())
+    return 0 if learnt and len(digests) == 1 else 1
+
+
+def _start(layout: Layout) -> None:
+    def show(part: str, state: str) -> None:
+        if state == "ready":
+            _news(f"{part} is ready")
+
+    _step("The stack starts")
+    control.up(layout, parts(layout), show)
+
+
+def _judge(layout: Layout, story: Story, folder: Path) -> dict[str, Mapping[str, float]]:
+    assert story.results is not None
+    models = unpack(story.results, folder)
+    scores: dict[str, Mapping[str, float]] = {}
+    for trust in layout.trusts:
+        held_out = layout.data(trust) / "heldout" / trust
+        predictions = folder / "predictions" / trust
+        predictions.mkdir(parents=True)
+        predict(layout, models, DATASET_ID, held_out / "images", predictions)
+        scores[trust] = mean_dice(predictions, held_out / "labels")
+    return scores
+
+
+def _step(text: str) -> None:
+    SHOWN.print(f"\n[bold]{time.strftime('%H:%M:%S')}  {text}[/bold]")
+
+
+def _news(text: str) -> None:
+    SHOWN.print(f"          {text}", markup=False)
+
+
+def _summary(
+    layout: Layout,
+    story: Story,
+    times: Mapping[str, float],
+    scores: Mapping[str, Mapping[str, float]],
+    digests: set[str],
+) -> None:
+    SHOWN.rule("What came of it")
+    spent = Table("stage", "seconds")
+    for stage, seconds in times.items():
+        spent.add_row(stage, f"{seconds:.1f}")
+    SHOWN.print(spent)
+    dice = Table("held-out Dice", *next(iter(scores.values())))
+    for trust, score in scores.items():
+        dice.add_row(trust, *(f"{value:.3f}" for value in score.values()))
+    SHOWN.print(dice)
+    SHOWN.print(f"plan digests: {'equal' if len(digests) == 1 else 'DIFFERENT'}: {', '.join(sorted(digests))}")
+    SHOWN.print(f"results:      {story.results}")
+    SHOWN.print(f"gateway:      {layout.gateway_url}   (its CA: {layout.ca})")
+    SHOWN.print(f"admin:        {ADMIN}   {Credentials(layout).bootstrap_password}", markup=False)
+    SHOWN.print(f"researcher:   {story.researcher_email}   {PASSWORD}", markup=False)
+    SHOWN.print("The stack stays up until: make down")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The real parts of the stack, one module each: what runs, with which settings, and why those."""

@@ -1,0 +1,234 @@
+"""The main job, played by three people through the gateway: an admin, a researcher, and each Trust's operator."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from flip_client import Hub, Problem, TrustOperator
+from flip_client.hub import View
+
+from flip_local.credentials import Credentials
+from flip_local.data.queries import DEMO_QUERY
+from flip_local.layout import Layout
+
+ADMIN = "admin@flip.example"
+PASSWORD = "Deep-Nuclei-7"  # noqa: S105 - the demo's own people, on the loopback address
+DATASET_ID = 501
+ROUNDS = 20
+_PATIENCE_S = 900.0
+_LOOK_S = 0.3
+
+T = TypeVar("T")
+
+
+class StoryFailed(Exception):
+    """A step did not come to its end; the text says which, and what was seen last."""
+
+
+@dataclass(slots=True)
+class Story:
+    """One play of the main job on a running stack.
+
+    `step` hears of each step as it begins, `news` of what happens inside one; `times_s` has how long each took.
+    """
+
+    layout: Layout
+    folder: Path
+    rounds: int = ROUNDS
+    step: Callable[[str], None] = print
+    news: Callable[[str], None] = print
+    times_s: dict[str, float] = field(default_factory=dict[str, float])
+    researcher_email: str = ""
+    project_id: str = ""
+    run_id: str = ""
+    results: Path | None = None
+
+    def play(self) -> None:
+        """From the invitation to the downloaded results. Raises StoryFailed, Problem and Unreachable."""
+        credentials = Credentials(self.layout)
+        admin, researcher = self._hub(), self._hub()
+        with self._step("An admin invites a researcher, who sets a password of their own"):
+            admin.login(ADMIN, credentials.bootstrap_password)
+            self._invite(admin, researcher)
+        with self._step("The researcher creates a project and asks both Trusts who fits"):
+            self._ask(researcher)
+        with self._step("The project is staged, and the admin records each Trust's approval"):
+            self._approve(admin, researcher)
+        with self._step("Each Trust freezes its cohort and pulls the studies into its archive"):
+            self._import(researcher)
+        with self._step("Each Trust's operator brings the labels, and the researcher confirms them"):
+            self._enrich(researcher, credentials)
+        with self._step("The researcher creates a model and initiates training"):
+            self._initiate(researcher)
+        with self._step(f"nnU-Net trains {self.rounds} rounds over both Trusts"):
+            self._follow(researcher)
+        with self._step("The results are downloaded"):
+            self.results = self._until(lambda: self._download(researcher), "the results")
+        for hub in (admin, researcher):
+            hub.session.close()
+
+    def ledger(self) -> list[View]:
+        """What the ledger has of the project, oldest first, as an admin reads it."""
+        admin = self._hub()
+        admin.login(ADMIN, Credentials(self.layout).bootstrap_password)
+        entries = list(admin.ledger(project_id=self.project_id))
+        admin.session.close()
+        return entries
+
+    def _hub(self) -> Hub:
+        return Hub(self.layout.gateway_url, self.layout.ca)
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        self.step(name)
+        began = time.monotonic()
+        yield
+        self.times_s[name] = time.monotonic() - began
+
+    def _until(self, look: Callable[[], T | None], what: str) -> T:
+        """The first answer of `look` that isn't None. Raises StoryFailed when patience ends."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while (found := look()) is None:
+            if time.monotonic() > deadline:
+                raise StoryFailed(f"{what} did not come within {_PATIENCE_S:.0f} s")
+            time.sleep(_LOOK_S)
+        return found
+
+    # --- the steps ------------------------------------------------------------------------------------------------
+
+    def _invite(self, admin: Hub, researcher: Hub) -> None:
+        self.researcher_email = f"ada.{datetime.now(UTC):%Y%m%d.%H%M%S}@flip.example"
+        admin.invite(self.researcher_email, "researcher")
+        one_time_password = self._until(self._mailed_password, "the invitation's mail")
+        try:
+            researcher.login(self.researcher_email, one_time_password)
+        except Problem as problem:
+            self.news(f"the hub insists on a new password: {problem.code}")
+        researcher.first_login(self.researcher_email, one_time_password, PASSWORD)
+
+    def _mailed_password(self) -> str | None:
+        mails: list[dict[str, Any]] = httpx.get(self.layout.url("smtp-mails"), timeout=10).json()
+        for mail in reversed(mails):
+            if self.researcher_email in mail["to"]:
+                found = re.search(r"^\s*one-time password:\s*(\S+)\s*$", mail["body"], re.IGNORECASE | re.MULTILINE)
+                return found.group(1) if found else None
+        return None
+
+    def _ask(self, researcher: Hub) -> None:
+        trusts = list(self.layout.trusts)
+        name = f"Deep nuclei {datetime.now(UTC):%H:%M:%S}"
+        self.project_id = researcher.create_project(name, "Segment the deep nuclei on T1 head scans.")["project_id"]
+        version = researcher.run_query(self.project_id, DEMO_QUERY, trusts)["query_version"]
+
+        def answered() -> View | None:
+            view = researcher.query(self.project_id, version)
+            waiting = [answer for answer in view["answers"] if answer["state"] in {"sent", "running"}]
+            return None if waiting else view
+
+        for answer in self._until(answered, "the Trusts' answers")["answers"]:
+            self.news(f"{answer['trust']}: {answer['state']}, persons: {answer['persons']}")
+            if answer["state"] != "answered":
+                raise StoryFailed(f"{answer['trust']} answered {answer['state']}: {answer.get('reason')}")
+
+    def _approve(self, admin: Hub, researcher: Hub) -> None:
+        self._when_heard(lambda: researcher.stage(self.project_id, list(self.layout.trusts)))
+        for trust in self.layout.trusts:
+            admin.decide(self.project_id, trust, "approved", "The research board of the Trust agreed.")
+            self.news(f"{trust}: approved")
+
+    def _when_heard(self, act: Callable[[], View]) -> View:
+        """Do what needs a service to have heard of Trusts' answers, which nobody's own writes can name."""
+
+        def attempt() -> View | None:
+            try:
+                return act()
+            except Problem as problem:
+                if problem.status != httpx.codes.CONFLICT:
+                    raise
+                return None
+
+        return self._until(attempt, "the Trusts' answers at every service")
+
+    def _import(self, researcher: Hub) -> None:
+        told: dict[str, str] = {}
+
+        def ready() -> bool | None:
+            trusts = researcher.images(self.project_id)["trusts"]
+            for each in trusts:
+                state = f"imported {each['counts']['imported']}, failed {each['counts']['failed']}"
+                if told.get(each["trust"]) != state:
+                    told[each["trust"]] = state
+                    self.news(f"{each['trust']}: {state}")
+            done = {each["trust"] for each in trusts if each["ready"]}
+            return True if done >= set(self.layout.trusts) else None
+
+        self._until(ready, "the images")
+
+    def _enrich(self, researcher: Hub, credentials: Credentials) -> None:
+        for trust in self.layout.trusts:
+            operator = TrustOperator(
+                self.layout.url(f"imaging-{trust}"), credentials.operator_token_file(trust).read_text()
+            )
+            folder = self.layout.data(trust) / "operator" / "labels"
+            dry = operator.bring_labels(self.project_id, folder, dry_run=True)
+            self.news(f"{trust}: dry run, {dry['matched']} labels match")
+            operator.bring_labels(self.project_id, folder)
+            operator.close()
+        self._when_heard(lambda: researcher.confirm_enrichment(self.project_id))
+
+    def _initiate(self, researcher: Hub) -> None:
+        model = researcher.create_model(
+            self.project_id, "nnU-Net 2d", "The built-in nnU-Net job.", framework="nvflare", job="nnunet"
+        )
+        payload = {
+            "mode": "training",
+            "num_rounds": self.rounds,
+            "dataset_id": DATASET_ID,
+            "model_configuration": "2d",
+            "device": "cpu",
+        }
+        queued = self._when_heard(lambda: researcher.initiate_training(model["model_id"], payload))
+        self.run_id = queued["run_id"]
+
+    def _follow(self, researcher: Hub) -> None:
+        deadline = time.monotonic() + 4 * _PATIENCE_S
+        seen = 0
+        while time.monotonic() < deadline:
+            try:
+                for event in researcher.follow_run(self.run_id, after=seen):
+                    seen = event["number"]
+                    self._tell(event)
+            except (httpx.TransportError, Problem) as error:
+                self.news(f"the live stream broke off ({type(error).__name__}); it goes on behind {seen}")
+                time.sleep(1)
+            run = researcher.run(self.run_id)
+            if run["state"] in {"stopped", "failed"}:
+                raise StoryFailed(f"the run is {run['state']}: {run.get('reason')}")
+            if run["state"] == "finished":
+                return
+        raise StoryFailed("the run did not end")
+
+    def _tell(self, event: View) -> None:
+        known = {"at", "attempt", "event", "number"}
+        facts = [f"{name}={_short(value)}" for name, value in event.items() if name not in known]
+        self.news("  ".join([event["event"], *facts]))
+
+    def _download(self, researcher: Hub) -> Path | None:
+        try:
+            return researcher.download_results(self.run_id, self.folder)
+        except Problem as problem:
+            if problem.status != httpx.codes.NOT_FOUND:
+                raise
+            return None
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

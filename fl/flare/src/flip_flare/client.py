@@ -1,0 +1,34 @@
+"""Runs a Trust's FLARE client in the foreground: `python -m flip_flare.client --kit DIR/KCH --site KCH`.
+
+The folder of prepared runs is named by the environment variable FLIP_FLARE_RUNS (see `flip_flare.trainer_script`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from flip_flare.keeper import flare_command, keep
+from flip_flare.trainer_script import RUNS_VARIABLE
+
+_MODULE = "nvflare.private.fed.app.client.client_train"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m flip_flare.client", description="Run a Trust's FLARE client.")
+    parser.add_argument("--kit", required=True, type=Path, help="the Trust's kit, made by flip_flare.provision")
+    parser.add_argument("--site", required=True, help="the Trust's code, as in its certificate")
+    given = parser.parse_args()
+    kit = given.kit.resolve()
+    if not (kit / "startup" / "client.key").is_file():
+        parser.error(f"--kit: {kit} is not a client's kit")
+    if not Path(os.environ.get(RUNS_VARIABLE, "")).is_absolute():
+        parser.error(f"{RUNS_VARIABLE}: must name the folder of prepared runs by an absolute path")
+    settings = (f"uid={given.site}", f"org={given.site.lower()}")
+    sys.exit(keep(flare_command(_MODULE, kit, "fed_client.json", *settings), kit))
+
+
+if __name__ == "__main__":
+    main()

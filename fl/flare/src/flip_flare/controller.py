@@ -1,0 +1,201 @@
+"""The hub's side of a job: binds `flip_nnunet`'s federated algorithm to FLARE's clients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flip_nnunet.federation import Outcome, federate
+from flip_nnunet.job import Job
+from flip_nnunet.message import Message, SiteFailure, SitesFailed, settle
+from flip_nnunet.store import FolderStore
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.impl.wf_comm_server import WFCommServer
+from nvflare.apis.wf_comm_spec import WFCommSpec
+from nvflare.app_common.abstract.fl_model import FLModel
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+from nvflare.app_common.workflows.model_controller import ModelController
+
+from flip_flare.events import EventLog
+from flip_flare.wire import TASK, Request, read_reply, request_model
+
+_OPERATION_TIMEOUT_S = 24 * 3600
+"""No operation of a site takes longer."""
+_CHECK_PERIOD_S = 0.1
+_FIRST_SIGN_S = 180.0
+"""How long a client's job process and its trainer may take to start."""
+_SILENCE_S = 60.0
+"""After how long without a sign a client's job process counts as gone; it gives one every few seconds."""
+_SILENT = SiteFailure("no-answer", "the site's trainer ended or the site cannot be reached")
+
+
+class Interrupted(Exception):
+    """The attempt ended from outside, by an abort or a broken part of the net; another attempt may well succeed."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        super().__init__(detail)
+
+
+class ListeningCommunicator(WFCommServer):
+    """FLARE's communicator; it also remembers when it last heard of each client.
+
+    FLARE itself misses it when a client is killed and started again within its heartbeat timeout: the new client does
+    not know of the job, and the server waits for its answer for ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._heard_at: dict[str, float] = {}
+
+    def client_is_active(self, client_name: str, reason: str, fl_ctx: FLContext) -> None:
+        self._heard_at[client_name] = time.monotonic()
+        super().client_is_active(client_name, reason, fl_ctx)
+
+    def is_silent(self, site: str, since: float) -> bool:
+        """Whether `site` gave no sign for too long; `since` (monotonic) is when it was first expected to."""
+        heard_at = self._heard_at.get(site)
+        if heard_at is None:
+            return time.monotonic() - since > _FIRST_SIGN_S
+        return time.monotonic() - heard_at > _SILENCE_S
+
+
+class NnunetController(ModelController):
+    """Runs one attempt and tells what happens in `<run_folder>/events.jsonl`; weights go to `<run_folder>/rounds/`.
+
+    The last event of an attempt that was not killed is `finished`, `interrupted` (worth another attempt) or `failed`
+    (it would fail again); the latter two have a `reason` code and a `detail`.
+    """
+
+    def __init__(self, run_folder: str, attempt: int, trusts: list[str], job: dict[str, Any]) -> None:
+        # Errors of single sites are left to the algorithm, which knows how many sites a round needs.
+        super().__init__(persistor_id="", ignore_result_error=True, task_check_period=_CHECK_PERIOD_S)
+        self._folder = Path(run_folder)
+        self._attempt = attempt
+        self._trusts = trusts
+        self._job = job
+        self._given_up: str | None = None
+        self._failed: set[str] = set()
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Remember what FLARE tells by events only: why it gives the job up, and whose task ended in an error."""
+        if event_type == EventType.FATAL_SYSTEM_ERROR:
+            self._given_up = str(fl_ctx.get_prop(FLContextKey.EVENT_DATA, "unknown"))
+        elif event_type == AppEventType.AFTER_CONTRIBUTION_ACCEPT:
+            peer = fl_ctx.get_peer_context()
+            if peer is not None and not fl_ctx.get_prop(AppConstants.AGGREGATION_ACCEPTED):
+                self._failed.add(peer.get_identity_name())
+        super().handle_event(event_type, fl_ctx)
+
+    def run(self) -> None:
+        """Called by FLARE once the clients that the job needs have started."""
+        with EventLog(self._folder, self._attempt) as events:
+            events.tell({"kind": "started", "sites": self._trusts})
+            try:
+                job = Job.model_validate(self._job)
+                sites = FlareSites(self, self._trusts, fail_fast=job.minimum_sites is None)
+                outcome = federate(sites, job, FolderStore(self._folder), events.tell)
+            except Exception as error:
+                events.tell(_ending(error))
+                raise
+            events.tell({"kind": "finished"} | _facts(outcome))
+
+    def set_communicator(self, communicator: WFCommSpec) -> None:
+        """Called by FLARE with a communicator of its own, which this one replaces."""
+        super().set_communicator(ListeningCommunicator())
+
+    def ask(self, request: Request, sites: list[str], *, fail_fast: bool) -> tuple[dict[str, FLModel], set[str]]:
+        """Give the sites a task and wait until each has answered or failed; with `fail_fast` until the first failure.
+
+        Returns the answers, by the name that FLARE authenticated, and the sites that failed. Raises `Interrupted`.
+        """
+        started = time.monotonic()
+        answers: dict[str, FLModel] = {}
+        self._failed.clear()
+        self.send_model(
+            TASK,
+            request_model(request),
+            sites,
+            timeout=_OPERATION_TIMEOUT_S,
+            callback=lambda answer: answers.update({answer.meta["client_name"]: answer}),
+        )
+        while waiting := set(sites) - answers.keys() - self._failed:
+            if self.abort_signal.triggered:
+                raise self._interruption()
+            self._failed |= {site for site in waiting if self.communicator.is_silent(site, since=started)}
+            if self._failed and fail_fast:
+                break
+            if not self.get_num_standing_tasks():
+                self._failed |= set(sites) - answers.keys()
+            time.sleep(_CHECK_PERIOD_S)
+        self.cancel_all_tasks()
+        return answers, self._failed & set(sites)
+
+    def _interruption(self) -> Interrupted:
+        if self._given_up is not None:
+            return Interrupted("job-given-up", self._given_up)
+        return Interrupted("job-aborted", "FLARE was told to abort the job")
+
+
+class FlareSites:
+    """`flip_nnunet.federation.Sites` by FLARE tasks. Who answered is what FLARE's mTLS says, not what a reply says."""
+
+    def __init__(self, controller: NnunetController, trusts: Sequence[str], *, fail_fast: bool) -> None:
+        self._controller = controller
+        self._trusts = list(trusts)
+        self._fail_fast = fail_fast
+
+    def names(self) -> list[str]:
+        return list(self._trusts)
+
+    def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
+        """Ask the sites at once and wait for them. Raises `SitesFailed`; `Interrupted` if the job is over."""
+        targets = self._trusts if sites is None else list(sites)
+        answers, failed = self._controller.ask(Request(operation, message), targets, fail_fast=self._fail_fast)
+        replies = {site: _message(answer) for site, answer in answers.items()}
+        return settle(operation, dict.fromkeys(failed, _SILENT.as_message()) | replies)
+
+
+def _message(answer: FLModel) -> Message:
+    try:
+        return read_reply(answer)
+    except ValueError as error:
+        return SiteFailure("malformed-answer", str(error)).as_message()
+
+
+def _ending(error: Exception) -> dict[str, Any]:
+    """The event that tells why an attempt did not finish."""
+    if isinstance(error, Interrupted):
+        return {"kind": "interrupted", "reason": error.reason, "detail": str(error)}
+    if isinstance(error, SitesFailed):
+        silent = all(failure.code == _SILENT.code for failure in error.failures.values())
+        return {
+            "kind": "interrupted" if silent else "failed",
+            "reason": "sites-silent" if silent else "sites-failed",
+            "operation": error.operation,
+            "sites": {
+                site: {"code": failure.code, "detail": failure.detail} for site, failure in error.failures.items()
+            },
+            "detail": str(error),
+        }
+    return {
+        "kind": "failed",
+        "reason": getattr(error, "code", "internal-error"),
+        "detail": f"{type(error).__name__}: {error}",
+    }
+
+
+def _facts(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "plan_digest": outcome.plan_digest,
+        "weights_digest": outcome.weights_digest,
+        "cases": outcome.cases,
+        "rounds": outcome.rounds,
+        "archive": str(outcome.archive),
+        "archive_sha256": outcome.archive_sha256,
+    }

@@ -1,0 +1,110 @@
+"""The FLARE job of one attempt of a run: configuration only, no code."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flip_flare.files import replace_json
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+_SERVER_SITE = "server"
+_APP = "app"
+_TASK_REQUEST_INTERVAL_S = 0.2
+"""How long a client waits before it asks for its next task; FLARE's default of 2 s doubles a job of short rounds."""
+_DEAD_CLIENT_GRACE_S = 20.0
+"""How long a client that was reported dead may take to give a sign before the round does without it."""
+_JOB_HEARTBEAT_S = 5.0
+"""How often a client's job process gives a sign of life to the server's."""
+
+
+def checked_run_id(run_id: str) -> str:
+    """`run_id`, which names folders and so may hold letters, digits, `_` and `-` only. Raises ValueError."""
+    if not _RUN_ID.fullmatch(run_id):
+        raise ValueError(f"run_id: {run_id!r} must match {_RUN_ID.pattern}")
+    return run_id
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a run over some Trusts. `job` is a `flip_nnunet.job.Job` as JSON; `run_folder` is the hub's."""
+
+    run_id: str
+    number: int
+    trusts: tuple[str, ...]
+    run_folder: Path
+    job: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        checked_run_id(self.run_id)
+        if self.job.get("run_id") != self.run_id:
+            raise ValueError("job: its run_id must be the run's")
+        if self.number < 1:
+            raise ValueError("attempt: counts from 1")
+        if not self.trusts:
+            raise ValueError("trusts: at least one")
+        if not self.run_folder.is_absolute():
+            raise ValueError("run_folder: must be an absolute path")
+
+    @property
+    def token(self) -> str:
+        """FLARE gives the same job for the same token, however often the attempt is submitted."""
+        return f"{self.run_id}.{self.number}"
+
+    @property
+    def minimum_trusts(self) -> int:
+        return self.job.get("minimum_sites") or len(self.trusts)
+
+
+def write_job(attempt: Attempt, folder: Path) -> Path:
+    """Write the attempt's job folder under `folder`, anew; returns it."""
+    target = folder / f"{attempt.run_id}-{attempt.number}"
+    shutil.rmtree(target, ignore_errors=True)
+    config = target / _APP / "config"
+    config.mkdir(parents=True)
+    replace_json(target / "meta.json", _meta(attempt))
+    replace_json(config / "config_fed_server.json", _server(attempt))
+    replace_json(config / "config_fed_client.json", _client(attempt))
+    return target
+
+
+def _meta(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "name": attempt.token,
+        "min_clients": attempt.minimum_trusts,
+        "resource_spec": {},
+        "deploy_map": {_APP: [_SERVER_SITE, *attempt.trusts]},
+    }
+
+
+def _server(attempt: Attempt) -> dict[str, Any]:
+    arguments = {
+        "run_folder": str(attempt.run_folder),
+        "attempt": attempt.number,
+        "trusts": list(attempt.trusts),
+        "job": attempt.job,
+    }
+    return {
+        "format_version": 2,
+        "server": {"task_request_interval": _TASK_REQUEST_INTERVAL_S},
+        "dead_client_grace_period": _DEAD_CLIENT_GRACE_S,
+        "workflows": [{"id": "nnunet", "path": "flip_flare.controller.NnunetController", "args": arguments}],
+        "components": [],
+        "task_data_filters": [],
+        "task_result_filters": [],
+    }
+
+
+def _client(attempt: Attempt) -> dict[str, Any]:
+    executor = {"path": "flip_flare.executor.NnunetExecutor", "args": {"run_id": attempt.run_id}}
+    return {
+        "format_version": 2,
+        "job_heartbeat_interval": _JOB_HEARTBEAT_S,
+        "executors": [{"tasks": ["train"], "executor": executor}],
+        "components": [],
+        "task_data_filters": [],
+        "task_result_filters": [],
+    }

@@ -1,0 +1,33 @@
+"""One federated training, as the hub and every site know it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from flip_nnunet.payload import ComputeProfile, TrainingPayload
+
+
+class Job(BaseModel):
+    """What is trained, under which names and seed. The same record at the hub and at every site."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
+    """Names the run's state on disk at each site: a later attempt under the same id goes on from it."""
+    dataset_name: Annotated[str, Field(pattern=r"^Dataset[0-9]{3}_[A-Za-z0-9_-]{1,80}$")]
+    """The one name under which every site plans, so that the plans can be equal; it also names the results."""
+    payload: TrainingPayload
+    profile: ComputeProfile
+    seed: int
+    site_weights: dict[str, PositiveFloat] = {}
+    """Factors on a site's number of cases when weights are averaged; 1 for a site not named."""
+    minimum_sites: PositiveInt | None = None
+    """Sites whose contribution a round needs; None for all."""
+
+    @model_validator(mode="after")
+    def _one_dataset_id(self) -> Job:
+        if int(self.dataset_name[7:10]) != self.payload.dataset_id:
+            raise ValueError(f"dataset_name: {self.dataset_name} is not data set {self.payload.dataset_id:03d}")
+        return self

@@ -1,0 +1,118 @@
+"""The training payload a researcher writes, and how much of nnU-Net's appetite a machine allows."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic.functional_validators import AfterValidator, BeforeValidator
+
+Configuration = Literal["2d", "3d_lowres", "3d_fullres"]
+Device = Literal["cpu", "cuda", "mps"]
+
+
+@cache
+def trainer_modules() -> dict[str, str]:
+    """nnU-Net's trainer classes, each with the module that defines it; read from its sources, nothing is imported.
+
+    nnU-Net's own search imports every trainer module, and with them libraries that no trainer asked for needs.
+    """
+    package = find_spec("nnunetv2")
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError("nnunetv2 is not installed", name="nnunetv2")
+    root = Path(package.submodule_search_locations[0])
+    found: dict[str, str] = {}
+    for file in sorted((root / "training" / "nnUNetTrainer").rglob("*.py")):
+        module = ".".join(("nnunetv2", *file.relative_to(root).with_suffix("").parts))
+        for node in ast.parse(file.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and "Trainer" in node.name:
+                found[node.name] = module
+    return found
+
+
+def _not_a_cascade(value: object) -> object:
+    if isinstance(value, str) and "cascade" in value:
+        raise ValueError(f"{value} is a cascade and needs predictions of an earlier stage; use 2d, 3d_lowres or 3d_fullres")
+    return value
+
+
+def _known_trainer(name: str) -> str:
+    if name not in trainer_modules():
+        raise ValueError(f"{name!r} is not a trainer of nnU-Net")
+    return name
+
+
+class TrainingPayload(BaseModel):
+    """What a researcher asks of a federated nnU-Net training (NNU-6). Unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Literal["training"]
+    num_rounds: PositiveInt
+    """All rounds of the training, those before `starting_fed_round` included: the LR schedule spans them."""
+    dataset_id: Annotated[int, Field(ge=1, le=999)]
+    """XYZ of `DatasetXYZ_name`."""
+    model_configuration: Annotated[Configuration, BeforeValidator(_not_a_cascade)]
+    device: Device = "cuda"
+    fold_id: Literal["all"] | NonNegativeInt = "all"
+    trainer_name: Annotated[str, AfterValidator(_known_trainer)] = "nnUNetTrainer"
+    epochs_per_round: PositiveInt = 1
+    starting_fed_round: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _starts_before_it_ends(self) -> TrainingPayload:
+        if self.starting_fed_round >= self.num_rounds:
+            raise ValueError(f"starting_fed_round: {self.starting_fed_round} is not below num_rounds {self.num_rounds}")
+        return self
+
+    @property
+    def total_epochs(self) -> int:
+        return self.num_rounds * self.epochs_per_round
+
+
+class ComputeProfile(BaseModel):
+    """Caps for small machines. None leaves a choice to nnU-Net. Written into the record of each run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    base_features: PositiveInt | None = None
+    """Features of the first stage; each further stage doubles them up to `max_features`. Both or neither."""
+    max_features: PositiveInt | None = None
+    max_batch_size: PositiveInt | None = None
+    iterations_per_epoch: PositiveInt | None = None
+    validation_iterations: PositiveInt | None = None
+    initial_lr: PositiveFloat | None = None
+    threads: PositiveInt | None = None
+    """Torch threads. Only 1 gives the same weights bit for bit every time."""
+    augmentation_processes: NonNegativeInt | None = None
+    """0 augments in the training process; only then does a seed decide every batch."""
+    processes: PositiveInt = 1
+    """Processes that read images for statistics and preprocessing."""
+    intensity_voxels: PositiveInt = 10**8
+    """Foreground voxels sampled over the whole federation for the intensity statistics."""
+
+    @model_validator(mode="after")
+    def _features_belong_together(self) -> ComputeProfile:
+        if (self.base_features is None) != (self.max_features is None):
+            raise ValueError("base_features and max_features: give both or neither")
+        return self
+
+
+FULL = ComputeProfile(name="full", processes=8)
+DEMO = ComputeProfile(
+    name="demo",
+    base_features=16,
+    max_features=64,
+    max_batch_size=12,
+    iterations_per_epoch=60,
+    validation_iterations=3,
+    threads=1,
+    augmentation_processes=0,
+    intensity_voxels=10**6,
+)
+PROFILES = {profile.name: profile for profile in (FULL, DEMO)}

@@ -1,0 +1,52 @@
+"""What the tests share: small studies with everything planted in them that hospitals leave in DICOM."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from flip_local.data.dicom import label_segmentation, mr_series, planted_values
+from flip_local.data.images import Volume
+from flip_local.data.people import Patient, patients
+from pydicom import Dataset
+
+SHAPE = (14, 12, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """One patient's MR series and SEG as their hospital has them, with the voxels that they were made from."""
+
+    patient: Patient
+    volume: Volume
+    series: list[Dataset]
+    segmentation: Dataset
+
+    @property
+    def planted(self) -> set[str]:
+        """What must never leave the hospital's systems, dates included."""
+        return {*planted_values(self.patient), f"{self.patient.birth_date:%Y%m%d}", f"{self.patient.scanned_at:%Y%m%d}"}
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the series as DICOM files."""
+        files = [folder / f"{number:03d}.dcm" for number in range(len(self.series))]
+        for image, file in zip(self.series, files, strict=True):
+            image.save_as(file, enforce_file_format=True)
+        return files
+
+    def write_segmentation(self, file: Path) -> Path:
+        """Write the SEG as a DICOM file."""
+        self.segmentation.save_as(file, enforce_file_format=True)
+        return file
+
+
+def make_scan(number: int) -> Scan:
+    """The scan of the patient with this number: voxels that differ from patient to patient."""
+    patient = patients("KCH")[number]
+    random = np.random.default_rng(number)
+    image = random.integers(0, 4096, SHAPE, dtype=np.uint16)
+    label = np.zeros(SHAPE, np.uint8)
+    label[2:5, 3:8, 2:6], label[6:9, 3:8, 3:7], label[10:13, 3:8, 4:8] = 1, 2, 3
+    affine = np.array([[2.0, 0, 0, -33.25 + number], [0, 1.5, 0, -17.5], [0, 0, 3.0, -41.0 - number], [0, 0, 0, 1]])
+    volume = Volume(image, label, affine)
+    series = mr_series(patient, volume, "imaging-tests")
+    return Scan(patient, volume, series, label_segmentation(patient, series, volume, "imaging-tests"))

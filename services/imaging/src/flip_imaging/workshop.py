@@ -1,0 +1,72 @@
+"""Work on pixels in processes of its own: it blocks no loop, and data that crash a library crash only their study."""
+
+import asyncio
+import multiprocessing
+from collections.abc import Callable, Generator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import TypeVar, TypeVarTuple
+
+from flip_imaging.dicomweb import silence_libraries
+from flip_imaging.ports import TimedOut, WorkerLost
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class Workshop:
+    """At most `workers` processes, made when there is work; `rest` gives their memory back."""
+
+    def __init__(self, workers: int, limit_s: float) -> None:
+        self._workers = workers
+        self._limit_s = limit_s
+        self._pool: ProcessPoolExecutor | None = None
+        self._busy = 0
+
+    async def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run `function` in a process. Raises what it raises, WorkerLost if its process died, TimedOut."""
+        pool = self._open()
+        self._busy += 1
+        try:
+            async with asyncio.timeout(self._limit_s):
+                return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
+        except BrokenProcessPool:
+            self._close(pool)
+            raise WorkerLost("the process that worked on the study died") from None
+        except TimeoutError:
+            self._close(pool)
+            raise TimedOut("the work on the study took too long") from None
+        finally:
+            self._busy -= 1
+
+    def rest(self) -> None:
+        """End the processes if they have nothing to do; the next work starts new ones."""
+        if self._pool is not None and not self._busy:
+            self._close(self._pool)
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._close(self._pool)
+
+    def _open(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._workers, context, initializer=silence_libraries)
+        return self._pool
+
+    def _close(self, pool: ProcessPoolExecutor) -> None:
+        if self._pool is pool:
+            self._pool = None
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def workshop(workers: int, limit_s: float) -> Generator[Workshop]:
+    """A workshop that leaves no process behind."""
+    shop = Workshop(workers, limit_s)
+    try:
+        yield shop
+    finally:
+        shop.close()

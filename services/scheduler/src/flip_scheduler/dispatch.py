@@ -1,0 +1,144 @@
+"""Who runs where: gives waiting runs to free nets, takes runs back from nets that fell silent, stops runs.
+
+Every method takes the queue's lock before anything else: one decision at a time.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from flip_chassis.database import UNREACHABLE
+from flip_chassis.service import Backbone
+from flip_chassis.telemetry import log
+from flip_chassis.work import Work
+from flip_contracts.base import ModelId, ProjectId, RunId, TrustCode
+from flip_contracts.files import ResultsPublished, ResultsRefused
+from flip_contracts.scheduler import RunQueued
+from flip_contracts.trainer_node import AttemptEnded, NetFree, NetHeartbeat, ResultsCollected
+
+from flip_scheduler import domain, store
+from flip_scheduler.settings import SchedulerSettings
+
+_RETRY_S = 1.0
+_SHORTEST_PAUSE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatcher:
+    """Decides what runs."""
+
+    settings: SchedulerSettings
+
+    async def queue(self, work: Work, queued: RunQueued) -> None:
+        """Put a run into the queue; it leaves it at once where a free net fits."""
+        async with store.deciding(work.db):
+            async with work.on(domain.RUNS, queued.run_id) as run:
+                run.record(queued)
+            await self._give_runs(work)
+
+    async def stop(self, work: Work, run_id: RunId) -> None:
+        """Stop a run. Raises Refused where it has ended."""
+        async with store.deciding(work.db):
+            await self._stop(work, run_id)
+
+    async def stop_all(
+        self,
+        work: Work,
+        *,
+        project_id: ProjectId | None = None,
+        model_id: ModelId | None = None,
+        trust: TrustCode | None = None,
+    ) -> None:
+        """Stop the runs of a project, of a model, or of a project with a certain Trust; those that ended stay."""
+        async with store.deciding(work.db):
+            for run_id in await store.runs_not_ended(work.db, project_id=project_id, model_id=model_id, trust=trust):
+                await self._stop(work, run_id)
+
+    async def _stop(self, work: Work, run_id: RunId) -> None:
+        held = await store.net_of(work.db, run_id) is not None
+        async with work.on(domain.RUNS, run_id) as run:
+            run.record(domain.stop(run.state, held=held))
+
+    async def hear_free_net(self, work: Work, event: NetFree) -> None:
+        """Give the net its next run. A net that has not heard yet of its last assignment is not free."""
+        async with store.deciding(work.db):
+            known = await store.net(work.db, event.net)
+            if known is not None and event.fencing < known["fencing"]:
+                return
+            await store.free_net(work.db, event, work.cause.time, work.cause.time + self.settings.lease)
+            if known is not None and known["run_id"] is not None:
+                async with work.on(domain.RUNS, known["run_id"]) as run:
+                    run.record(*domain.release(run.state, event.fencing))
+            await self._give_runs(work)
+
+    async def hear_heartbeat(self, work: Work, event: NetHeartbeat) -> None:
+        """Renew the lease; a free net that had been silent, or has a Trust back, may take a run."""
+        async with store.deciding(work.db):
+            await store.renew_lease(work.db, event, work.cause.time, work.cause.time + self.settings.lease)
+            if event.state == "free":
+                await self._give_runs(work)
+
+    async def hear_end_of_attempt(self, work: Work, event: AttemptEnded) -> None:
+        """Queue the run again, or end it; another net may take it at once."""
+        async with store.deciding(work.db):
+            await store.release_net(work.db, event.run_id, event.fencing)
+            async with work.on(domain.RUNS, event.run_id) as run:
+                run.record(*domain.end_attempt(run.state, event, self.settings.most_tries))
+            await self._give_runs(work)
+
+    async def hear_results_collected(self, work: Work, event: ResultsCollected) -> None:
+        """The net has done its part: from here on its silence can't hurt the run."""
+        async with store.deciding(work.db):
+            if await store.release_net(work.db, event.run_id, event.fencing):
+                async with work.on(domain.RUNS, event.run_id) as run:
+                    run.record(*domain.release(run.state, event.fencing))
+
+    async def hear_results(self, work: Work, event: ResultsPublished | ResultsRefused) -> None:
+        """End the run with its results, or for want of them."""
+        async with store.deciding(work.db), work.on(domain.RUNS, event.run_id) as run:
+            match event:
+                case ResultsPublished():
+                    run.record(*domain.finish(run.state, event.digest))
+                case ResultsRefused():
+                    run.record(*domain.fail(run.state, "results-refused", f"The scan said: {event.reason}."))
+
+    async def lose_silent_nets(self, work: Work) -> datetime | None:
+        """Take runs from nets whose lease has run out; answers when the next one will."""
+        async with store.deciding(work.db):
+            for net in await store.silent_nets(work.db, work.cause.time):
+                await store.lose_net(work.db, net["net"])
+                async with work.on(domain.RUNS, net["run_id"]) as run:
+                    run.record(*domain.lose_net(run.state, net["fencing"], self.settings.most_tries))
+            await self._give_runs(work)
+            return await store.next_deadline(work.db)
+
+    async def _give_runs(self, work: Work) -> None:
+        while True:
+            queue = domain.in_fair_order(await store.waiting(work.db), await store.served(work.db))
+            chosen = domain.pair(queue, await store.free_nets(work.db, work.cause.time)) if queue else None
+            if chosen is None:
+                return
+            waiting, net = chosen
+            fencing = await store.last_fencing(work.db) + 1
+            checkpoint = await store.checkpoint(work.db, waiting.run_id)
+            async with work.on(domain.RUNS, waiting.run_id) as run:
+                assigned = domain.assign(run.state, net.net, fencing, checkpoint)
+                run.record(assigned)
+            await store.hold_net(work.db, assigned, work.cause.time + self.settings.lease)
+
+
+async def watch_leases(stands: Backbone, dispatcher: Dispatcher) -> None:
+    """Take runs from silent nets when their leases run out. Silence counts only while this process listens."""
+    lease_s = dispatcher.settings.lease.total_seconds()
+    pause_s = lease_s
+    while True:
+        await asyncio.sleep(pause_s)
+        try:
+            async with stands.working() as work:
+                deadline = await dispatcher.lose_silent_nets(work)
+        except UNREACHABLE as error:
+            log.warning("Postgres is away; leases wait", reason=type(error).__name__)
+            pause_s = _RETRY_S
+        else:
+            left_s = (deadline - datetime.now(UTC)).total_seconds() if deadline else lease_s
+            pause_s = min(max(left_s, _SHORTEST_PAUSE_S), lease_s)

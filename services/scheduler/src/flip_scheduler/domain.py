@@ -1,0 +1,307 @@
+"""Runs from the queue to their end, and which waiting run a free net takes. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Literal
+
+from flip_chassis.aggregate import Aggregate
+from flip_chassis.refusal import Refused, require
+from flip_contracts.base import Message, ModelId, NetName, ProjectId, ReasonCode, RunId, Sha256, TrustCode
+from flip_contracts.projects import Framework, Job
+from flip_contracts.scheduler import (
+    Checkpoint,
+    NetLost,
+    RunAssigned,
+    RunFailed,
+    RunFinished,
+    RunQueued,
+    RunRequeued,
+    RunStopped,
+    RunStopping,
+    TrainingPayload,
+)
+from flip_contracts.topics import RUN
+from flip_contracts.trainer_node import AttemptEnded
+from pydantic import ValidationError
+
+Status = Literal["absent", "queued", "assigned", "stopping", "stopped", "finished", "failed"]
+ENDED: frozenset[Status] = frozenset({"stopped", "finished", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run. `tries` counts the attempts since the last one that brought it a round further."""
+
+    status: Status = "absent"
+    queued: RunQueued | None = None
+    attempt: int = 0
+    fencing: int = 0
+    net: NetName | None = None
+    checkpoint: Checkpoint | None = None
+    tries: int = 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether an attempt of the run is under way."""
+        return self.status in {"assigned", "stopping"}
+
+
+# --- what must be true before training ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as the scheduler knows it."""
+
+    model_id: ModelId
+    project_id: ProjectId
+    framework: Framework
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What a project's Trusts have told so far. `labels` is by Trust: the value of each structure in the label maps."""
+
+    approved: frozenset[TrustCode]
+    imported: frozenset[TrustCode]
+    labels: Mapping[TrustCode, Mapping[str, int]]
+    enrichment_confirmed: bool
+
+
+Missing = dict[str, Any]
+"""What training still needs: a stable `code`, a `detail` for people, and the Trusts or the field that it is about."""
+
+
+def initiate(run_id: RunId, model: Model, ready: Readiness, payload: Mapping[str, Any]) -> RunQueued:
+    """Queue a run of `model` (RUN-1). Refuses with all that is missing at once."""
+    missing = [*missing_of_project(ready), *missing_of_job(model, payload)]
+    require(not missing, "run-not-ready", "Training can't start yet.", missing=missing)
+    return RunQueued(
+        run_id=run_id,
+        project_id=model.project_id,
+        model_id=model.model_id,
+        framework=model.framework,
+        job=model.job,
+        trusts=ready.approved,
+        payload=TrainingPayload.model_validate(payload).model_dump(mode="json"),
+    )
+
+
+def missing_of_project(ready: Readiness) -> Iterable[Missing]:
+    """What the project lacks."""
+    if not ready.approved:
+        yield {"code": "project-not-approved", "detail": "No Trust has approved the project."}
+    if waiting := sorted(ready.approved - ready.imported):
+        yield {"code": "images-not-ready", "detail": "Images are still being imported.", "trusts": waiting}
+    if bare := sorted(ready.approved - ready.labels.keys()):
+        yield {"code": "labels-missing", "detail": "No labels were registered.", "trusts": bare}
+    known = {trust: dict(labels) for trust, labels in ready.labels.items() if trust in ready.approved}
+    if any(labels != next(iter(known.values())) for labels in known.values()):
+        yield {"code": "labels-differ", "detail": "The Trusts' labels name different structures.", "labels": known}
+    if not ready.enrichment_confirmed:
+        yield {"code": "enrichment-not-confirmed", "detail": "The researcher has not confirmed enrichment."}
+
+
+def missing_of_job(model: Model, payload: Mapping[str, Any]) -> Iterable[Missing]:
+    """What is wrong with the job and its payload, a field at a time."""
+    if (model.framework, model.job) != ("nvflare", "nnunet"):
+        yield {
+            "code": "job-not-offered",
+            "detail": f"No net runs {model.job} jobs on {model.framework}.",
+            "field": "job",
+        }
+        return
+    try:
+        asked = TrainingPayload.model_validate(payload)
+    except ValidationError as error:
+        for each in error.errors():
+            yield _wrong(".".join(["payload", *map(str, each["loc"][:1])]), each["msg"])
+        return
+    if asked.starting_fed_round:
+        yield _wrong("payload.starting_fed_round", "A new run has no earlier round to start from; use 0.")
+
+
+def _wrong(field: str, problem: str) -> Missing:
+    return {"code": "payload-not-valid", "detail": problem, "field": field}
+
+
+# --- the machine --------------------------------------------------------------------------------------------------
+
+
+def assign(run: Run, net: NetName, fencing: int, checkpoint: Checkpoint | None) -> RunAssigned:
+    """Give a waiting run to a net; it goes on after `checkpoint`."""
+    queued = _queued(run)
+    require(run.status == "queued", "run-not-waiting", status=run.status)
+    return RunAssigned(
+        run_id=queued.run_id,
+        project_id=queued.project_id,
+        model_id=queued.model_id,
+        net=net,
+        attempt=run.attempt + 1,
+        fencing=fencing,
+        framework=queued.framework,
+        job=queued.job,
+        trusts=queued.trusts,
+        payload=queued.payload,
+        checkpoint=checkpoint,
+    )
+
+
+def stop(run: Run, *, held: bool) -> RunStopping | RunStopped:
+    """Stop a run that has not ended. Where no net holds it any more there is nothing to wait for."""
+    queued = _queued(run)
+    require(run.status not in {*ENDED, "stopping"}, "run-can-not-be-stopped", "It has ended.", status=run.status)
+    if run.status == "assigned" and held:
+        return RunStopping(run_id=queued.run_id, project_id=queued.project_id, attempt=run.attempt, net=run.net)
+    return RunStopped(run_id=queued.run_id, project_id=queued.project_id)
+
+
+def end_attempt(run: Run, ended: AttemptEnded, most_tries: int) -> list[Message]:
+    """What follows from the end of an attempt. The end of an older attempt, or of a lost one, changes nothing."""
+    if not run.is_held or (ended.attempt, ended.fencing) != (run.attempt, run.fencing):
+        return []
+    if run.status == "stopping" or ended.outcome == "stopped":
+        return [_stopped(run)]
+    if ended.outcome == "failed":
+        return [_failed(run, ended.reason, ended.detail)]
+    return [_again(run, ended.reason, ended.detail, most_tries)]
+
+
+def lose_net(run: Run, fencing: int, most_tries: int) -> list[Message]:
+    """What follows from the loss of the net that held the run under this fencing number."""
+    queued = _queued(run)
+    if not run.is_held or run.net is None or fencing != run.fencing:
+        return []
+    lost = NetLost(run_id=queued.run_id, project_id=queued.project_id, net=run.net, attempt=run.attempt)
+    if run.status == "stopping":
+        return [lost, _stopped(run)]
+    return [lost, _again(run, "net-lost", f"{run.net} let its lease run out.", most_tries)]
+
+
+def release(run: Run, fencing: int) -> list[Message]:
+    """What follows when a net gives the run back: one that was to stop has stopped."""
+    return [_stopped(run)] if run.status == "stopping" and run.fencing <= fencing else []
+
+
+def finish(run: Run, results: Sha256) -> list[Message]:
+    """The results are published. A run that has ended otherwise stays as it is."""
+    queued = _queued(run)
+    if run.status in ENDED:
+        return []
+    return [RunFinished(run_id=queued.run_id, project_id=queued.project_id, model_id=queued.model_id, results=results)]
+
+
+def fail(run: Run, reason: ReasonCode, detail: str = "") -> list[Message]:
+    """The run can't come to a result. A run that has ended otherwise stays as it is."""
+    return [] if run.status in ENDED else [_failed(run, reason, detail)]
+
+
+def _queued(run: Run) -> RunQueued:
+    if run.queued is None:
+        raise Refused("run-not-found", "There is no such run.")
+    return run.queued
+
+
+def _again(run: Run, reason: ReasonCode, detail: str, most_tries: int) -> Message:
+    queued = _queued(run)
+    if run.tries >= most_tries:
+        return _failed(run, reason, f"{run.tries} attempts in a row brought no further round. {detail}".strip())
+    return RunRequeued(run_id=queued.run_id, project_id=queued.project_id, attempt=run.attempt, reason=reason)
+
+
+def _failed(run: Run, reason: ReasonCode, detail: str) -> RunFailed:
+    queued = _queued(run)
+    return RunFailed(
+        run_id=queued.run_id, project_id=queued.project_id, model_id=queued.model_id, reason=reason, detail=detail
+    )
+
+
+def _stopped(run: Run) -> RunStopped:
+    queued = _queued(run)
+    return RunStopped(run_id=queued.run_id, project_id=queued.project_id)
+
+
+_STATUS_AFTER: Mapping[type[Message], Status] = {
+    RunRequeued: "queued",
+    RunStopped: "stopped",
+    RunFinished: "finished",
+    RunFailed: "failed",
+}
+
+
+def evolve(run: Run, event: Message) -> Run:
+    """The state after an event."""
+    match event:
+        case RunQueued():
+            return Run("queued", event)
+        case RunAssigned():
+            return replace(
+                run,
+                status="assigned",
+                attempt=event.attempt,
+                fencing=event.fencing,
+                net=event.net,
+                checkpoint=event.checkpoint,
+                tries=1 if event.checkpoint != run.checkpoint else run.tries + 1,
+            )
+        case RunStopping():
+            return replace(run, status="stopping")
+        case RunRequeued() | RunStopped() | RunFinished() | RunFailed():
+            return replace(run, status=_STATUS_AFTER[type(event)], net=None)
+        case _:
+            return run
+
+
+RUNS = Aggregate(RUN, Run(), evolve)
+
+
+# --- who is next --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A run in the queue."""
+
+    run_id: RunId
+    project_id: ProjectId
+    framework: Framework
+    trusts: frozenset[TrustCode]
+    queued_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """A free net: what it runs and the Trusts connected to it."""
+
+    net: NetName
+    framework: Framework
+    trusts: frozenset[TrustCode]
+
+    def fits(self, run: Waiting) -> bool:
+        """Whether this net can take the run."""
+        return run.framework == self.framework and run.trusts <= self.trusts
+
+
+def in_fair_order(waiting: Iterable[Waiting], served: Mapping[ProjectId, int]) -> list[Waiting]:
+    """The queue: projects take turns, the one served longest ago first; within a project the oldest run goes first.
+
+    `served` is the fencing number of each project's last assignment: the greater, the later.
+    """
+    of_project: dict[ProjectId, list[Waiting]] = defaultdict(list)
+    for run in sorted(waiting, key=lambda run: (run.queued_at, run.run_id)):
+        of_project[run.project_id].append(run)
+    turns = [
+        (turn, served.get(project, 0), run.queued_at, run.run_id, run)
+        for project, runs in of_project.items()
+        for turn, run in enumerate(runs)
+    ]
+    return [run for *_, run in sorted(turns, key=lambda entry: entry[:4])]
+
+
+def pair(queue: Sequence[Waiting], nets: Iterable[Net]) -> tuple[Waiting, Net] | None:
+    """The first run of the queue that fits a free net, with that net; of several, the one with the fewest Trusts."""
+    free = sorted(nets, key=lambda net: (len(net.trusts), net.net))
+    return next(((run, net) for run in queue for net in free if net.fits(run)), None)

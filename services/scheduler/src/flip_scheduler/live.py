@@ -1,0 +1,78 @@
+"""Run news as server-sent events (HTML living standard, section 9.2): one look at the database serves all readers."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+import orjson
+from flip_chassis.database import UNREACHABLE, Pool, Row
+from flip_chassis.telemetry import log
+from flip_contracts.base import RunId
+
+from flip_scheduler import domain, store
+
+_LOOK_S = 0.25
+_SIGN_OF_LIFE_S = 15.0
+
+
+@dataclass(slots=True)
+class LiveFeed:
+    """Tells readers what is new of the runs that they watch."""
+
+    pool: Pool
+    readers: dict[RunId, list[asyncio.Event]] = field(default_factory=lambda: defaultdict(list))
+    watched: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def watch(self) -> None:
+        """Wake the readers of a run that has news. Rests while nobody reads."""
+        seen: dict[RunId, int] = {}
+        while True:
+            await self.watched.wait()
+            try:
+                async with self.pool.acquire() as db:
+                    now = await store.last_news(db, list(self.readers))
+            except UNREACHABLE as error:
+                log.warning("Postgres is away; the live feed waits", reason=type(error).__name__)
+                now = seen
+            for run_id in now.keys() & self.readers.keys():
+                if now[run_id] != seen.get(run_id):
+                    for reader in self.readers[run_id]:
+                        reader.set()
+            seen = dict(now)
+            await asyncio.sleep(_LOOK_S)
+
+    async def events(self, run_id: RunId, after: int) -> AsyncGenerator[bytes]:
+        """The run's news after a number, then each as it comes; ends with the run."""
+        wake = asyncio.Event()
+        self.readers[run_id].append(wake)
+        self.watched.set()
+        try:
+            while True:
+                wake.clear()
+                async with self.pool.acquire() as db:
+                    run = await store.run(db, run_id)
+                    rows = await store.news(db, run_id, after)
+                for row in rows:
+                    after = row["number"]
+                    yield _event(row)
+                if run is None or (run["status"] in domain.ENDED and after >= run["last_news"]):
+                    return
+                try:
+                    await asyncio.wait_for(wake.wait(), _SIGN_OF_LIFE_S)
+                except TimeoutError:
+                    yield b": still here\n\n"
+        finally:
+            self._leave(run_id, wake)
+
+    def _leave(self, run_id: RunId, wake: asyncio.Event) -> None:
+        self.readers[run_id].remove(wake)
+        if not self.readers[run_id]:
+            del self.readers[run_id]
+        if not self.readers:
+            self.watched.clear()
+
+
+def _event(row: Row) -> bytes:
+    body = {"at": row["at"], "attempt": row["attempt"], **row["facts"]}
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (row["number"], row["kind"].encode(), orjson.dumps(body))

@@ -1,0 +1,17 @@
+"""The settings of the scheduler."""
+
+from datetime import timedelta
+
+from flip_chassis.settings import Settings
+from pydantic import PositiveInt
+
+
+class SchedulerSettings(Settings):
+    """How long a silent net keeps its run, and how often a run is tried, beside what every service has."""
+
+    service = "scheduler"
+
+    lease: timedelta = timedelta(seconds=60)
+    """A net that says nothing for this long has lost the run that it holds."""
+    most_tries: PositiveInt = 5
+    """Attempts in a row that may end without a further round before the run fails."""

@@ -1,0 +1,369 @@
+"""The scheduler's SQL."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from flip_chassis.database import Connection, Row
+from flip_contracts.base import Message, ModelId, NetName, ProjectId, RunId, TrustCode
+from flip_contracts.cloudevents import Envelope
+from flip_contracts.imaging import LabelsRegistered
+from flip_contracts.projects import ModelCreated
+from flip_contracts.scheduler import Checkpoint, RunAssigned, RunQueued
+from flip_contracts.trainer_node import MetricReported, NetFree, NetHeartbeat, RoundComplete
+
+from flip_scheduler.domain import Model, Net, Readiness, Waiting
+
+
+async def lock_queue(db: Connection) -> None:
+    """Be the only one who decides about runs and nets until the transaction ends. Taken before any of their locks."""
+    await db.execute("SELECT pg_advisory_xact_lock(hashtextextended('flip.scheduler.queue', 0))")
+
+
+@asynccontextmanager
+async def deciding(db: Connection) -> AsyncGenerator[None]:
+    """A transaction that holds the queue's lock."""
+    async with db.transaction():
+        await lock_queue(db)
+        yield
+
+
+# --- what training needs ------------------------------------------------------------------------------------------
+
+
+async def keep_model(db: Connection, event: ModelCreated) -> None:
+    await db.execute(
+        "INSERT INTO known_model (model_id, project_id, framework, job) VALUES ($1, $2, $3, $4)",
+        event.model_id,
+        event.project_id,
+        event.framework,
+        event.job,
+    )
+
+
+async def drop_model(db: Connection, model_id: ModelId) -> None:
+    await db.execute("UPDATE known_model SET deleted = true WHERE model_id = $1", model_id)
+
+
+async def model(db: Connection, model_id: ModelId) -> Model | None:
+    """The model, unless it was deleted."""
+    row = await db.fetchrow("SELECT * FROM known_model WHERE model_id = $1 AND NOT deleted", model_id)
+    return None if row is None else Model(row["model_id"], row["project_id"], row["framework"], row["job"])
+
+
+async def confirm_enrichment(db: Connection, project_id: ProjectId) -> None:
+    await db.execute("INSERT INTO enrichment (project_id) VALUES ($1) ON CONFLICT DO NOTHING", project_id)
+
+
+async def keep_images(db: Connection, project_id: ProjectId, trust: TrustCode, *, ready: bool) -> None:
+    await db.execute(
+        "INSERT INTO images (project_id, trust, ready) VALUES ($1, $2, $3)"
+        " ON CONFLICT (project_id, trust) DO UPDATE SET ready = $3",
+        project_id,
+        trust,
+        ready,
+    )
+
+
+async def keep_labels(db: Connection, event: LabelsRegistered) -> None:
+    await db.execute(
+        "INSERT INTO images (project_id, trust, ready, labels) VALUES ($1, $2, false, $3)"
+        " ON CONFLICT (project_id, trust) DO UPDATE SET labels = $3",
+        event.project_id,
+        event.trust,
+        event.labels if event.labelled != 0 else None,
+    )
+
+
+async def readiness(db: Connection, project_id: ProjectId, approved: frozenset[TrustCode]) -> Readiness:
+    """What the project's Trusts have told so far."""
+    rows = await db.fetch("SELECT trust, ready, labels FROM images WHERE project_id = $1", project_id)
+    return Readiness(
+        approved=approved,
+        imported=frozenset(row["trust"] for row in rows if row["ready"]),
+        labels={row["trust"]: row["labels"] for row in rows if row["labels"] is not None},
+        enrichment_confirmed=await db.fetchval(
+            "SELECT EXISTS (SELECT FROM enrichment WHERE project_id = $1)", project_id
+        ),
+    )
+
+
+# --- the queue ----------------------------------------------------------------------------------------------------
+
+
+async def waiting(db: Connection) -> list[Waiting]:
+    """The runs that wait for a net."""
+    rows = await db.fetch("SELECT * FROM run WHERE status = 'queued'")
+    return [
+        Waiting(row["run_id"], row["project_id"], row["framework"], frozenset(row["trusts"]), row["queued_at"])
+        for row in rows
+    ]
+
+
+async def served(db: Connection) -> Mapping[ProjectId, int]:
+    """The fencing number of the last assignment of each project that has a run waiting."""
+    rows = await db.fetch(
+        "SELECT project_id, max(fencing) AS last FROM run"
+        " WHERE project_id IN (SELECT project_id FROM run WHERE status = 'queued') GROUP BY project_id"
+    )
+    return {row["project_id"]: row["last"] for row in rows}
+
+
+async def last_fencing(db: Connection) -> int:
+    """The greatest fencing number given so far."""
+    return await db.fetchval("SELECT coalesce(max(fencing), 0) FROM run")
+
+
+async def checkpoint(db: Connection, run_id: RunId) -> Checkpoint | None:
+    """The run's weights after its last completed round."""
+    kept = await db.fetchval("SELECT checkpoint FROM run WHERE run_id = $1", run_id)
+    return None if kept is None else Checkpoint.model_validate(kept)
+
+
+async def runs_not_ended(
+    db: Connection,
+    *,
+    project_id: ProjectId | None = None,
+    model_id: ModelId | None = None,
+    trust: TrustCode | None = None,
+) -> list[RunId]:
+    """The runs under way of a project, of a model, or of a project with a certain Trust."""
+    rows = await db.fetch(
+        "SELECT run_id FROM run WHERE status IN ('queued', 'assigned')"
+        " AND ($1::uuid IS NULL OR project_id = $1) AND ($2::uuid IS NULL OR model_id = $2)"
+        " AND ($3::text IS NULL OR $3 = ANY (trusts)) ORDER BY queued_at",
+        project_id,
+        model_id,
+        trust,
+    )
+    return [row["run_id"] for row in rows]
+
+
+# --- nets ---------------------------------------------------------------------------------------------------------
+
+
+async def free_nets(db: Connection, now: datetime) -> list[Net]:
+    """The nets that can take a run and were heard of lately."""
+    rows = await db.fetch("SELECT * FROM net WHERE state = 'free' AND lease_until > $1", now)
+    return [Net(row["net"], row["framework"], frozenset(row["trusts"])) for row in rows]
+
+
+async def net(db: Connection, name: NetName) -> Row | None:
+    return await db.fetchrow("SELECT * FROM net WHERE net = $1", name)
+
+
+async def nets(db: Connection) -> list[Row]:
+    return await db.fetch("SELECT * FROM net ORDER BY net")
+
+
+async def free_net(db: Connection, event: NetFree, now: datetime, lease_until: datetime) -> None:
+    await db.execute(
+        "INSERT INTO net (net, framework, trusts, state, lease_until, heard_at) VALUES ($1, $2, $3, 'free', $4, $5)"
+        " ON CONFLICT (net) DO UPDATE"
+        " SET framework = $2, trusts = $3, state = 'free', run_id = NULL, lease_until = $4, heard_at = $5",
+        event.net,
+        event.framework,
+        sorted(event.trusts),
+        lease_until,
+        now,
+    )
+
+
+async def hold_net(db: Connection, assigned: RunAssigned, lease_until: datetime) -> None:
+    await db.execute(
+        "UPDATE net SET state = 'held', run_id = $2, fencing = $3, lease_until = $4 WHERE net = $1",
+        assigned.net,
+        assigned.run_id,
+        assigned.fencing,
+        lease_until,
+    )
+
+
+async def renew_lease(db: Connection, event: NetHeartbeat, now: datetime, lease_until: datetime) -> None:
+    """A held net's lease goes on only for the very assignment that it holds."""
+    await db.execute(
+        "UPDATE net SET trusts = $2, heard_at = $3, lease_until = $4"
+        " WHERE net = $1 AND (state IN ('free', 'released') OR (state = 'held' AND fencing = $5))",
+        event.net,
+        sorted(event.trusts),
+        now,
+        lease_until,
+        event.fencing,
+    )
+
+
+async def net_of(db: Connection, run_id: RunId) -> NetName | None:
+    """The net that holds the run."""
+    return await db.fetchval("SELECT net FROM net WHERE run_id = $1", run_id)
+
+
+async def release_net(db: Connection, run_id: RunId, fencing: int) -> bool:
+    """The net no longer holds this assignment; answers whether it did."""
+    done = await db.execute(
+        "UPDATE net SET state = 'released', run_id = NULL WHERE run_id = $1 AND fencing = $2", run_id, fencing
+    )
+    return done == "UPDATE 1"
+
+
+async def silent_nets(db: Connection, now: datetime) -> list[Row]:
+    """The nets that hold a run and whose lease has run out."""
+    return await db.fetch("SELECT * FROM net WHERE state = 'held' AND lease_until <= $1 ORDER BY net", now)
+
+
+async def lose_net(db: Connection, name: NetName) -> None:
+    await db.execute("UPDATE net SET state = 'lost', run_id = NULL WHERE net = $1", name)
+
+
+async def next_deadline(db: Connection) -> datetime | None:
+    """When the first lease of a held net runs out."""
+    return await db.fetchval("SELECT min(lease_until) FROM net WHERE state = 'held'")
+
+
+# --- runs as they are shown ---------------------------------------------------------------------------------------
+
+
+async def keep_run(db: Connection, event: RunQueued, said: Envelope) -> None:
+    await db.execute(
+        "INSERT INTO run (run_id, project_id, model_id, framework, job, trusts, payload, queued_at, status, stage)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued', 'queued')",
+        event.run_id,
+        event.project_id,
+        event.model_id,
+        event.framework,
+        event.job,
+        sorted(event.trusts),
+        event.payload,
+        said.time,
+    )
+
+
+async def assign_run(db: Connection, event: RunAssigned) -> None:
+    await db.execute(
+        "UPDATE run SET status = 'assigned', stage = 'assigned', net = $2, attempt = $3, fencing = $4"
+        " WHERE run_id = $1",
+        event.run_id,
+        event.net,
+        event.attempt,
+        event.fencing,
+    )
+
+
+async def set_status(db: Connection, run_id: RunId, status: str, *, stage: str | None = None) -> None:
+    """A run that is not with a net has none."""
+    await db.execute(
+        "UPDATE run SET status = $2, stage = coalesce($3, stage), net = CASE WHEN $2 = 'stopping' THEN net END"
+        " WHERE run_id = $1",
+        run_id,
+        status,
+        stage,
+    )
+
+
+async def end_run(
+    db: Connection,
+    run_id: RunId,
+    status: str,
+    said: Envelope,
+    *,
+    results: str | None = None,
+    reason: str | None = None,
+    detail: str = "",
+) -> None:
+    await db.execute(
+        "UPDATE run SET status = $2, net = NULL, ended_at = $3, results = $4, reason = $5, detail = $6"
+        " WHERE run_id = $1",
+        run_id,
+        status,
+        said.time,
+        results,
+        reason,
+        detail,
+    )
+
+
+async def reach_stage(db: Connection, run_id: RunId, attempt: int, stage: str) -> None:
+    await db.execute("UPDATE run SET stage = $3 WHERE run_id = $1 AND attempt = $2", run_id, attempt, stage)
+
+
+async def expect_rounds(db: Connection, run_id: RunId, attempt: int, rounds: int) -> None:
+    await db.execute("UPDATE run SET rounds = $3 WHERE run_id = $1 AND attempt = $2", run_id, attempt, rounds)
+
+
+async def keep_round(db: Connection, event: RoundComplete) -> bool:
+    """The last completed round; answers whether the round belongs to the run's present attempt."""
+    done = await db.execute(
+        "UPDATE run SET rounds = $4, rounds_done = $5, checkpoint = $6"
+        " WHERE run_id = $1 AND attempt = $2 AND fencing = $3",
+        event.run_id,
+        event.attempt,
+        event.fencing,
+        event.rounds,
+        event.checkpoint.round + 1,
+        event.checkpoint.model_dump(mode="json"),
+    )
+    return done == "UPDATE 1"
+
+
+async def keep_metric(db: Connection, event: MetricReported, said: Envelope) -> None:
+    """A round that is done again replaces what was told of it."""
+    await db.execute(
+        "INSERT INTO run_metric (run_id, trust, name, round, attempt, value, at) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+        " ON CONFLICT (run_id, trust, name, round) DO UPDATE SET attempt = $5, value = $6, at = $7"
+        " WHERE run_metric.attempt <= $5",
+        event.run_id,
+        event.trust,
+        event.name,
+        event.round,
+        event.attempt,
+        event.value,
+        said.time,
+    )
+
+
+async def add_news(
+    db: Connection, event: Message, said: Envelope, kind: str, facts: Mapping[str, Any], *, attempt: int | None = None
+) -> None:
+    """Add to the run's timeline. With `attempt`, only where that is the run's present one."""
+    await db.execute(
+        "WITH moved AS (UPDATE run SET last_news = last_news + 1"
+        "   WHERE run_id = $1 AND ($5::int IS NULL OR attempt = $5) RETURNING last_news, attempt)"
+        " INSERT INTO run_news (run_id, number, at, kind, attempt, facts)"
+        " SELECT $1, last_news, $2, $3, attempt, $4 FROM moved",
+        UUID(event.key),
+        said.time,
+        kind,
+        dict(facts),
+        attempt,
+    )
+
+
+async def run(db: Connection, run_id: RunId) -> Row | None:
+    return await db.fetchrow("SELECT * FROM run WHERE run_id = $1", run_id)
+
+
+async def runs_of_project(db: Connection, project_id: ProjectId) -> list[Row]:
+    return await db.fetch("SELECT * FROM run WHERE project_id = $1 ORDER BY queued_at DESC", project_id)
+
+
+async def timeline(db: Connection, run_id: RunId) -> list[Row]:
+    """The run's news but for its metrics, oldest first."""
+    return await db.fetch("SELECT * FROM run_news WHERE run_id = $1 AND kind <> 'metric' ORDER BY number", run_id)
+
+
+async def news(db: Connection, run_id: RunId, after: int) -> list[Row]:
+    """All news after a number, oldest first."""
+    return await db.fetch(
+        "SELECT * FROM run_news WHERE run_id = $1 AND number > $2 ORDER BY number LIMIT 1000", run_id, after
+    )
+
+
+async def last_news(db: Connection, run_ids: Sequence[RunId]) -> Mapping[RunId, int]:
+    """The number of the last news of each of these runs."""
+    rows = await db.fetch("SELECT run_id, last_news FROM run WHERE run_id = ANY ($1)", list(run_ids))
+    return {row["run_id"]: row["last_news"] for row in rows}
+
+
+async def metrics(db: Connection, run_id: RunId) -> list[Row]:
+    return await db.fetch("SELECT * FROM run_metric WHERE run_id = $1 ORDER BY name, trust, round", run_id)

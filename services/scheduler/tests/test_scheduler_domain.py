@@ -1,0 +1,287 @@
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flip_chassis.refusal import Refused
+from flip_chassis.testing import refused
+from flip_contracts.base import Message, ModelId, ProjectId, RunId
+from flip_contracts.projects import Framework
+from flip_contracts.scheduler import (
+    Checkpoint,
+    NetLost,
+    RunAssigned,
+    RunFailed,
+    RunFinished,
+    RunRequeued,
+    RunStopped,
+    RunStopping,
+)
+from flip_contracts.trainer_node import AttemptEnded
+from flip_scheduler import domain
+from flip_scheduler.domain import Model, Net, Readiness, Run, Waiting
+from hypothesis import given
+from hypothesis import strategies as st
+
+RUN, PROJECT, MODEL = RunId(UUID(int=1)), ProjectId(UUID(int=2)), ModelId(UUID(int=3))
+NNUNET = Model(MODEL, PROJECT, "nvflare", "nnunet")
+PAYLOAD = {"mode": "training", "num_rounds": 20, "dataset_id": 7, "model_configuration": "2d", "device": "cpu"}
+LABELS = {"striatum": 1, "thalamus": 2}
+READY = Readiness(frozenset({"KCH", "UCLH"}), frozenset({"KCH", "UCLH"}), {"KCH": LABELS, "UCLH": LABELS}, True)
+ROUND_3 = Checkpoint(round=3, object="runs/1/rounds/3.npz", digest="a" * 64)
+
+
+def queued() -> Run:
+    return domain.RUNS.after([domain.initiate(RUN, NNUNET, READY, PAYLOAD)])
+
+
+def assigned(run: Run | None = None, fencing: int = 7, checkpoint: Checkpoint | None = None) -> Run:
+    run = run or queued()
+    return domain.evolve(run, domain.assign(run, "net1", fencing, checkpoint))
+
+
+def ended(run: Run, outcome: Any, **changes: Any) -> AttemptEnded:
+    facts = {"attempt": run.attempt, "fencing": run.fencing, "reason": "site-gone"} | changes
+    return AttemptEnded(run_id=RUN, project_id=PROJECT, outcome=outcome, **facts)
+
+
+@pytest.mark.requirement("RUN-1")
+def test_training_starts_where_nothing_is_missing() -> None:
+    event = domain.initiate(RUN, NNUNET, READY, PAYLOAD)
+    assert event.trusts == {"KCH", "UCLH"}
+    assert event.payload["fold_id"] == "all"
+
+
+@pytest.mark.requirement("RUN-1")
+def test_everything_that_is_missing_is_named_at_once() -> None:
+    ready = Readiness(
+        frozenset({"GSTT", "KCH", "UCLH"}), frozenset({"KCH"}), {"KCH": LABELS, "UCLH": {"lesion": 1}}, False
+    )
+    with pytest.raises(Refused) as caught:
+        domain.initiate(RUN, NNUNET, ready, PAYLOAD | {"num_rounds": 0, "rounds": 3})
+    missing = caught.value.facts["missing"]
+    assert [each["code"] for each in missing] == [
+        "images-not-ready",
+        "labels-missing",
+        "labels-differ",
+        "enrichment-not-confirmed",
+        "payload-not-valid",
+        "payload-not-valid",
+    ]
+    assert [each.get("trusts") for each in missing[:2]] == [["GSTT", "UCLH"], ["GSTT"]]
+    assert [each["field"] for each in missing[4:]] == ["payload.num_rounds", "payload.rounds"]
+
+
+def test_a_project_that_no_trust_approved_can_not_train() -> None:
+    nobody = Readiness(frozenset(), frozenset(), {}, True)
+    with refused(
+        "run-not-ready", missing=[{"code": "project-not-approved", "detail": "No Trust has approved the project."}]
+    ):
+        domain.initiate(RUN, NNUNET, nobody, PAYLOAD)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"mode": "inference"}, "payload.mode"),
+        ({"model_configuration": "3d_cascade_fullres"}, "payload.model_configuration"),
+        ({"dataset_id": 1000}, "payload.dataset_id"),
+        ({"trainer_name": "os.system"}, "payload.trainer_name"),
+        ({"fold_id": 5}, "payload.fold_id"),
+        ({"starting_fed_round": 3}, "payload.starting_fed_round"),
+        ({"learning_rate": 1}, "payload.learning_rate"),
+    ],
+)
+@pytest.mark.requirement("NNU-6")
+def test_a_wrong_field_of_the_payload_is_named(change: Mapping[str, Any], field: str) -> None:
+    with pytest.raises(Refused) as caught:
+        domain.initiate(RUN, NNUNET, READY, {**PAYLOAD, **change})
+    assert {each["field"] for each in caught.value.facts["missing"]} == {field}
+
+
+def test_a_job_that_no_net_runs_is_refused_by_name() -> None:
+    with pytest.raises(Refused) as caught:
+        domain.initiate(RUN, Model(MODEL, PROJECT, "flower", "custom"), READY, {})
+    assert [each["code"] for each in caught.value.facts["missing"]] == ["job-not-offered"]
+
+
+def test_an_attempt_that_was_interrupted_is_tried_again_from_the_last_round() -> None:
+    run = assigned()
+    events = domain.end_attempt(run, ended(run, "interrupted"), most_tries=5)
+    assert [type(event) for event in events] == [RunRequeued]
+    again = assigned(domain.evolve(run, events[0]), fencing=8, checkpoint=ROUND_3)
+    assert (again.attempt, again.fencing, again.checkpoint) == (2, 8, ROUND_3)
+
+
+def test_a_run_that_gets_no_further_fails_with_the_reason() -> None:
+    run = assigned()
+    for fencing in (8, 9):
+        run = assigned(domain.evolve(run, domain.end_attempt(run, ended(run, "interrupted"), most_tries=3)[0]), fencing)
+    [failed] = domain.end_attempt(run, ended(run, "interrupted"), most_tries=3)
+    assert isinstance(failed, RunFailed)
+    assert failed.reason == "site-gone"
+    assert failed.detail.startswith("3 attempts in a row")
+
+
+def test_a_round_further_renews_the_number_of_tries() -> None:
+    run = assigned()
+    run = assigned(domain.evolve(run, domain.end_attempt(run, ended(run, "interrupted"), most_tries=2)[0]), 8, ROUND_3)
+    [event] = domain.end_attempt(run, ended(run, "interrupted"), most_tries=2)
+    assert isinstance(event, RunRequeued)
+
+
+def test_an_attempt_that_is_wrong_in_itself_is_not_tried_again() -> None:
+    run = assigned()
+    [failed] = domain.end_attempt(run, ended(run, "failed", reason="plans-differ"), most_tries=5)
+    assert isinstance(failed, RunFailed)
+    assert failed.reason == "plans-differ"
+
+
+@pytest.mark.parametrize("change", [{"attempt": 0}, {"fencing": 6}])
+@pytest.mark.requirement("RUN-3")
+def test_the_end_of_an_older_attempt_changes_nothing(change: Mapping[str, int]) -> None:
+    run = assigned()
+    assert domain.end_attempt(run, ended(run, "failed", **change), most_tries=5) == []
+
+
+@pytest.mark.requirement("RUN-3")
+def test_a_lost_net_gives_its_run_back_to_the_queue() -> None:
+    run = assigned()
+    lost, requeued = domain.lose_net(run, run.fencing, most_tries=5)
+    assert isinstance(lost, NetLost)
+    assert isinstance(requeued, RunRequeued)
+    assert domain.lose_net(run, run.fencing - 1, most_tries=5) == []
+
+
+def test_a_waiting_run_stops_at_once() -> None:
+    assert isinstance(domain.stop(queued(), held=False), RunStopped)
+
+
+@pytest.mark.requirement("RUN-6")
+def test_a_running_run_stops_when_its_net_has_ended_it() -> None:
+    run = assigned()
+    stopping = domain.stop(run, held=True)
+    assert isinstance(stopping, RunStopping)
+    run = domain.evolve(run, stopping)
+    with refused("run-can-not-be-stopped", status="stopping"):
+        domain.stop(run, held=True)
+    for outcome in ("stopped", "interrupted", "failed"):
+        [event] = domain.end_attempt(run, ended(run, outcome), most_tries=5)
+        assert isinstance(event, RunStopped)
+    assert [type(event) for event in domain.release(run, run.fencing)] == [RunStopped]
+    assert [type(event) for event in domain.lose_net(run, run.fencing, most_tries=5)] == [NetLost, RunStopped]
+
+
+@pytest.mark.requirement("RUN-6")
+def test_an_ended_run_can_not_be_stopped() -> None:
+    run = assigned()
+    run = domain.evolve(run, domain.finish(run, "b" * 64)[0])
+    with refused("run-can-not-be-stopped", status="finished"):
+        domain.stop(run, held=False)
+
+
+def test_results_of_a_stopped_run_do_not_finish_it() -> None:
+    run = domain.evolve(queued(), domain.stop(queued(), held=False))
+    assert domain.finish(run, "b" * 64) == []
+    assert domain.fail(run, "results-refused") == []
+
+
+# --- who is next --------------------------------------------------------------------------------------------------
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+TRUSTS = st.frozensets(st.sampled_from(["GSTT", "KCH", "UCLH"]), min_size=1)
+FRAMEWORKS: st.SearchStrategy[Framework] = st.sampled_from(["nvflare", "flower"])
+QUEUES = st.lists(st.tuples(st.integers(1, 4), FRAMEWORKS, TRUSTS, st.integers(0, 50)), max_size=12).map(
+    lambda rows: [
+        Waiting(
+            RunId(UUID(int=number)), ProjectId(UUID(int=project)), framework, trusts, START + timedelta(minutes=age)
+        )
+        for number, (project, framework, trusts, age) in enumerate(rows, start=100)
+    ]
+)
+SERVED = st.dictionaries(st.integers(1, 4).map(lambda number: ProjectId(UUID(int=number))), st.integers(1, 99))
+NETS = st.lists(st.tuples(FRAMEWORKS, TRUSTS), max_size=4).map(
+    lambda rows: [Net(f"net{number}", framework, trusts) for number, (framework, trusts) in enumerate(rows)]
+)
+
+
+@given(QUEUES, SERVED)
+@pytest.mark.requirement("RUN-4")
+def test_no_run_leaves_the_queue_by_being_ordered(waiting: list[Waiting], served: dict[ProjectId, int]) -> None:
+    assert sorted(domain.in_fair_order(waiting, served), key=str) == sorted(waiting, key=str)
+
+
+@given(QUEUES, SERVED)
+@pytest.mark.requirement("RUN-4")
+def test_projects_take_turns_and_within_one_the_oldest_goes_first(
+    waiting: list[Waiting], served: dict[ProjectId, int]
+) -> None:
+    order = domain.in_fair_order(waiting, served)
+    for project in {run.project_id for run in waiting}:
+        ages = [run.queued_at for run in order if run.project_id == project]
+        assert ages == sorted(ages)
+    turns = [[run.project_id for run in order[: place + 1]].count(run.project_id) for place, run in enumerate(order)]
+    assert turns == sorted(turns)
+    first_turn = [served.get(run.project_id, 0) for run, turn in zip(order, turns, strict=True) if turn == 1]
+    assert first_turn == sorted(first_turn)
+
+
+@given(QUEUES, NETS)
+@pytest.mark.requirement("RUN-2")
+def test_a_free_net_that_fits_is_never_left_idle_and_none_is_given_what_does_not_fit(
+    waiting: list[Waiting], nets: list[Net]
+) -> None:
+    queue = domain.in_fair_order(waiting, {})
+    chosen = domain.pair(queue, nets)
+    fitting = [run for run in queue if any(net.framework == run.framework and run.trusts <= net.trusts for net in nets)]
+    assert (chosen is None) == (not fitting)
+    if chosen:
+        run, net = chosen
+        assert run == fitting[0]
+        assert net.framework == run.framework
+        assert run.trusts <= net.trusts
+
+
+MOVES = st.lists(
+    st.sampled_from(["assign", "interrupted", "failed", "stopped", "stop", "lose", "release", "publish", "stale"]),
+    max_size=30,
+)
+
+
+def moved(run: Run, move: str, fencing: int) -> list[Message]:
+    match move:
+        case "assign" if run.status == "queued":
+            return [domain.assign(run, "net1", fencing, None)]
+        case "stop" if run.status in {"queued", "assigned"}:
+            return [domain.stop(run, held=run.is_held)]
+        case "interrupted" | "failed" | "stopped":
+            return domain.end_attempt(run, ended(run, move), most_tries=3)
+        case "stale":
+            return domain.end_attempt(run, ended(run, "failed", attempt=run.attempt - 1), most_tries=3)
+        case "lose":
+            return domain.lose_net(run, run.fencing, most_tries=3)
+        case "release":
+            return domain.release(run, run.fencing)
+        case "publish" if run.is_held:
+            return domain.finish(run, "b" * 64)
+        case _:
+            return []
+
+
+@given(MOVES)
+@pytest.mark.requirement("RUN-3")
+def test_a_run_is_always_waiting_or_held_or_ended_and_an_end_is_final(moves: list[str]) -> None:
+    run = queued()
+    history: list[Message] = []
+    for fencing, move in enumerate(moves, start=1):
+        events = moved(run, move, fencing)
+        assert not (events and (run.status in domain.ENDED or move == "stale"))
+        history += events
+        run = reduce(domain.evolve, events, run)
+        assert (run.net is not None) == run.is_held
+    fencings = [event.fencing for event in history if isinstance(event, RunAssigned)]
+    assert fencings == sorted(set(fencings))
+    endings = [event for event in history if isinstance(event, RunStopped | RunFinished | RunFailed)]
+    assert len(endings) == (run.status in domain.ENDED)

@@ -1,0 +1,66 @@
+"""What a controller keeps to itself of an attempt; what others need to know it says on its nets' topics."""
+
+from typing import Any, Literal
+
+from flip_contracts.base import Event, ReasonCode, Sha256, Topic, TrustCode
+from flip_contracts.scheduler import RunAssigned
+
+ATTEMPT = Topic(
+    "flip.trainer-node.attempt",
+    key="attempt_id",
+    owner="trainer-node",
+    description="The attempts of one net's controller.",
+    local=True,
+)
+
+
+class AttemptTaken(Event, topic=ATTEMPT, version=1):
+    """The scheduler gave the net a run; its Trusts were asked to prepare it."""
+
+    attempt_id: str
+    assigned: RunAssigned
+
+
+class TrustPrepared(Event, topic=ATTEMPT, version=1):
+    """A Trust's data set is ready."""
+
+    attempt_id: str
+    trust: TrustCode
+    cases: int
+    dataset_digest: Sha256
+
+
+class JobSubmitted(Event, topic=ATTEMPT, version=1):
+    """The federated job was handed to FLARE. `record` is what it trains, profile and seed included."""
+
+    attempt_id: str
+    job: str
+    record: dict[str, Any]
+
+
+class AttemptClosing(Event, topic=ATTEMPT, version=1):
+    """The attempt is being ended at the hub and at every Trust, for this reason."""
+
+    attempt_id: str
+    outcome: Literal["collected", "stopped", "interrupted", "failed"]
+    reason: ReasonCode
+    detail: str = ""
+
+
+class TrustEnded(Event, topic=ATTEMPT, version=1):
+    """No process of the attempt is left at the Trust."""
+
+    attempt_id: str
+    trust: TrustCode
+
+
+class AttemptOver(Event, topic=ATTEMPT, version=1):
+    """The outcome was told."""
+
+    attempt_id: str
+
+
+class AttemptClosed(Event, topic=ATTEMPT, version=1):
+    """Nothing of the attempt is left anywhere; the net can take the next run."""
+
+    attempt_id: str

@@ -1,0 +1,221 @@
+"""One attempt at a run, as its net's controller carries it through. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from flip_chassis.aggregate import Aggregate
+from flip_contracts.base import Message, ReasonCode, RunId, Sha256, TrustCode
+from flip_contracts.scheduler import RunAssigned
+from flip_contracts.trainer_node import AttemptEnded, EndRun, NetState, PrepareRun, TrustPreparedRun
+
+from flip_trainer_node.attempts import (
+    ATTEMPT,
+    AttemptClosed,
+    AttemptClosing,
+    AttemptOver,
+    AttemptTaken,
+    JobSubmitted,
+    TrustEnded,
+    TrustPrepared,
+)
+
+Status = Literal["absent", "preparing", "running", "closing", "over", "closed"]
+Outcome = Literal["collected", "stopped", "interrupted", "failed"]
+
+NET_STATE: Mapping[Status, NetState] = {
+    "preparing": "assigned",
+    "running": "running",
+    "closing": "cleaning",
+    "over": "cleaning",
+}
+"""What a net is while its attempt is there; without an attempt it is starting or free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt. `prepared` has each ready Trust's number of cases, `ended` the Trusts where nothing of it is left."""
+
+    status: Status = "absent"
+    assigned: RunAssigned | None = None
+    prepared: Mapping[TrustCode, int] = field(default_factory=dict[TrustCode, int])
+    job: str | None = None
+    closing: AttemptClosing | None = None
+    ended: frozenset[TrustCode] = frozenset()
+
+    @property
+    def run(self) -> RunAssigned:
+        """What was assigned. Raises LookupError for an attempt that is not there."""
+        if self.assigned is None:
+            raise LookupError("there is no such attempt")
+        return self.assigned
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether every Trust's data set is ready."""
+        return self.status == "preparing" and self.prepared.keys() == self.run.trusts
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether no Trust has anything of the attempt left."""
+        return self.ended == self.run.trusts
+
+
+def attempt_id(run_id: RunId, attempt: int) -> str:
+    """The id of an attempt; FLARE knows it as the token of the submission."""
+    return f"{run_id}.{attempt}"
+
+
+def take(attempt: Attempt, assigned: RunAssigned) -> list[Message]:
+    """Take what the scheduler assigned; once."""
+    if attempt.status != "absent":
+        return []
+    return [AttemptTaken(attempt_id=attempt_id(assigned.run_id, assigned.attempt), assigned=assigned)]
+
+
+def prepare(assigned: RunAssigned) -> PrepareRun:
+    """What each Trust of the run is asked first."""
+    return PrepareRun(
+        run_id=assigned.run_id,
+        project_id=assigned.project_id,
+        attempt=assigned.attempt,
+        net=assigned.net,
+        payload=assigned.payload,
+    )
+
+
+def note_prepared(attempt: Attempt, trust: TrustCode, report: TrustPreparedRun) -> list[Message]:
+    """A Trust of the run is ready; once, and only while the attempt waits for it."""
+    if attempt.status != "preparing" or trust not in attempt.run.trusts or trust in attempt.prepared:
+        return []
+    return [
+        TrustPrepared(
+            attempt_id=_id(attempt), trust=trust, cases=report.cases, dataset_digest=report.dataset_digest
+        )
+    ]
+
+
+def submit(attempt: Attempt, job: str, record: dict[str, Any]) -> list[Message]:
+    """The job is with FLARE; unless the attempt was ended meanwhile."""
+    return [JobSubmitted(attempt_id=_id(attempt), job=job, record=record)] if attempt.is_prepared else []
+
+
+def close(attempt: Attempt, outcome: Outcome, reason: ReasonCode, detail: str = "") -> list[Message]:
+    """Begin to end the attempt. The first reason counts."""
+    if attempt.status not in {"preparing", "running"}:
+        return []
+    return [AttemptClosing(attempt_id=_id(attempt), outcome=outcome, reason=reason, detail=detail)]
+
+
+def end_run(assigned: RunAssigned, *, forget: bool) -> EndRun:
+    """What each Trust of the run is asked at the end."""
+    return EndRun(
+        run_id=assigned.run_id,
+        project_id=assigned.project_id,
+        attempt=assigned.attempt,
+        net=assigned.net,
+        forget=forget,
+    )
+
+
+def note_ended(attempt: Attempt, trust: TrustCode) -> list[Message]:
+    """A Trust has nothing left of an attempt that is being ended; once."""
+    if attempt.status not in {"closing", "over"} or trust not in attempt.run.trusts or trust in attempt.ended:
+        return []
+    return [TrustEnded(attempt_id=_id(attempt), trust=trust)]
+
+
+def finish(attempt: Attempt) -> list[Message]:
+    """The outcome is told: what was collected has been told by its own event."""
+    return [AttemptOver(attempt_id=_id(attempt))] if attempt.status == "closing" else []
+
+
+def told(attempt: Attempt) -> AttemptEnded | None:
+    """How the attempt ended, for the scheduler; None where it ended with results."""
+    closing, run = attempt.closing, attempt.run
+    if closing is None or closing.outcome == "collected":
+        return None
+    return AttemptEnded(
+        run_id=run.run_id,
+        project_id=run.project_id,
+        attempt=run.attempt,
+        fencing=run.fencing,
+        outcome=closing.outcome,
+        reason=closing.reason,
+        detail=closing.detail,
+    )
+
+
+def settle(attempt: Attempt) -> list[Message]:
+    """The net is clean again."""
+    return [AttemptClosed(attempt_id=_id(attempt))] if attempt.status == "over" and attempt.is_gone else []
+
+
+def _id(attempt: Attempt) -> str:
+    return attempt_id(attempt.run.run_id, attempt.run.attempt)
+
+
+def evolve(attempt: Attempt, event: Message) -> Attempt:
+    """The state after an event."""
+    match event:
+        case AttemptTaken(assigned=assigned):
+            changed = Attempt("preparing", assigned)
+        case TrustPrepared(trust=trust, cases=cases):
+            changed = replace(attempt, prepared={**attempt.prepared, trust: cases})
+        case JobSubmitted(job=job):
+            changed = replace(attempt, status="running", job=job)
+        case AttemptClosing():
+            changed = replace(attempt, status="closing", closing=event)
+        case TrustEnded(trust=trust):
+            changed = replace(attempt, ended=attempt.ended | {trust})
+        case AttemptOver():
+            changed = replace(attempt, status="over")
+        case AttemptClosed():
+            changed = replace(attempt, status="closed")
+        case _:
+            changed = attempt
+    return changed
+
+
+ATTEMPTS = Aggregate(ATTEMPT, Attempt(), evolve)
+
+
+# --- the job ------------------------------------------------------------------------------------------------------
+
+
+def dataset_name(dataset_id: int) -> str:
+    """The one name under which every Trust has the run's data set."""
+    return f"Dataset{dataset_id:03d}_FLIP"
+
+
+def results_name(assigned: RunAssigned) -> str:
+    """A file name that says what the results are."""
+    payload = assigned.payload
+    dataset = dataset_name(payload["dataset_id"])
+    fold = payload["fold_id"]
+    return f"{dataset}_{payload['model_configuration']}_fold-{fold}_{payload['num_rounds']}-rounds_{assigned.run_id}.zip"
+
+
+def job_record(assigned: RunAssigned, profile: Mapping[str, Any]) -> dict[str, Any]:
+    """What is trained, as `flip_nnunet.job.Job` reads it. A resumed run starts after its last completed round.
+
+    The seed is the run's own: every attempt of a run draws the same numbers.
+    """
+    start = assigned.checkpoint.round + 1 if assigned.checkpoint else assigned.payload["starting_fed_round"]
+    return {
+        "run_id": str(assigned.run_id),
+        "dataset_name": dataset_name(assigned.payload["dataset_id"]),
+        "payload": {**assigned.payload, "starting_fed_round": start},
+        "profile": dict(profile),
+        "seed": assigned.run_id.int % 2**31,
+    }
+
+
+def object_of_round(assigned: RunAssigned, round_: int) -> str:
+    """Where a round's weights are kept. Each attempt has its own: one that was fenced off overwrites nothing."""
+    return f"runs/{assigned.run_id}/rounds/{round_}.{assigned.attempt}.npz"
+
+
+def object_of_results(assigned: RunAssigned, digest: Sha256) -> str:
+    """Where the run's results are kept until `files` has scanned them."""
+    return f"runs/{assigned.run_id}/results/{digest}.zip"

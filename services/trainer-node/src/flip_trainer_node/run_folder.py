@@ -1,0 +1,61 @@
+"""A run's folder at the hub: what FLARE's controller writes there, and what others are told of it.
+
+    <work>/runs/<run id>/events.jsonl         one JSON object a line, numbered by `seq` over all attempts of the run
+                         rounds/<n>.npz       the averaged weights of each round
+
+What the lines hold is `flip_nnunet.federation`'s and `flip_flare.controller`'s word.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from flip_contracts.base import RunId
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, work: Path, run_id: RunId) -> "RunFolder":
+        """The folder of a run under a controller's work folder."""
+        return cls(work.absolute() / "runs" / str(run_id))
+
+    def round(self, number: int) -> Path:
+        """The file of a round's weights."""
+        return self.path / "rounds" / f"{number}.npz"
+
+    def make(self) -> None:
+        """Have the folder there."""
+        self.round(0).parent.mkdir(parents=True, exist_ok=True)
+
+    def remove(self) -> None:
+        """Delete it all."""
+        if self.path.exists():
+            shutil.rmtree(self.path)
+
+
+class Tail:
+    """Reads a growing `events.jsonl`, each line once; a line that is still being written is left for later."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._file = folder.path / "events.jsonl"
+        self._read = 0
+
+    def lines(self) -> Iterator[Mapping[str, Any]]:
+        """What has been written since the last call."""
+        if not self._file.exists():
+            return
+        with self._file.open("rb") as file:
+            file.seek(self._read)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                yield orjson.loads(line)
+                self._read += len(line)

@@ -1,0 +1,62 @@
+"""The settings of the two roles: a net's controller at the hub, a net's worker at a Trust."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from flip_chassis.settings import Settings
+from flip_contracts.base import NetName, TrustCode
+from pydantic import PositiveInt, SecretStr
+
+
+class NodeSettings(Settings):
+    """What both roles are told. Each net has its own database, consumer group and source in each role."""
+
+    service = "trainer-node"
+
+    role: Literal["controller", "worker"]
+    net: NetName
+    flare_python: Path
+    """The interpreter of the NVFLARE environment; the service itself imports nothing of it."""
+    flare_kit: Path
+    """The startup kit of the FLARE server, or of the Trust's client."""
+    work: Path
+    """Where runs lie while they are under way."""
+
+    @property
+    def source(self) -> str:
+        """The CloudEvents source of what this net says."""
+        return f"{super().source}/{self.net}"
+
+    @property
+    def group(self) -> str:
+        """The consumer group: every net hears everything."""
+        return self.kafka_group or f"{self.trust or self.service}{'.' + self.service if self.trust else ''}.{self.net}"
+
+
+class ControllerSettings(NodeSettings):
+    """What a net's controller is told."""
+
+    role: Literal["controller"]
+    flare_admin_kit: Path
+    trusts: frozenset[TrustCode]
+    """The Trusts of the net; it is free when all are connected."""
+    s3_endpoint: str
+    """Host and port, or a URL with its scheme."""
+    s3_access_key: SecretStr
+    s3_secret_key: SecretStr
+    s3_bucket: str
+    compute_profile: dict[str, Any] = {"name": "full", "processes": 8}
+    """A `flip_nnunet.payload.ComputeProfile` as JSON: how much of nnU-Net's appetite the net's machines allow."""
+
+
+class WorkerSettings(NodeSettings):
+    """What a net's worker at a Trust is told."""
+
+    role: Literal["worker"]
+    trust: TrustCode
+    data: Path
+    """Where the Trust's imaging service keeps each project's images, labels and manifest."""
+    frozen_cohort: SecretStr
+    """DSN of a role that may read the frozen cohorts in the Trust's cohort database."""
+    minimum_cases: PositiveInt = 10
+    """A Trust with fewer cases takes no part: their number would leave it."""

@@ -1,0 +1,101 @@
+"""The SQL of both roles."""
+
+from typing import Any
+
+from flip_chassis.database import Connection, Row
+from flip_contracts.base import Command, RunId
+from flip_contracts.scheduler import RunAssigned
+
+# --- the controller's attempts ------------------------------------------------------------------------------------
+
+
+async def keep_attempt(db: Connection, attempt_id: str, assigned: RunAssigned) -> None:
+    await db.execute(
+        "INSERT INTO attempt (attempt_id, run_id, attempt, fencing, status) VALUES ($1, $2, $3, $4, 'preparing')",
+        attempt_id,
+        assigned.run_id,
+        assigned.attempt,
+        assigned.fencing,
+    )
+
+
+async def set_status(db: Connection, attempt_id: str, status: str) -> None:
+    await db.execute("UPDATE attempt SET status = $2 WHERE attempt_id = $1", attempt_id, status)
+
+
+async def set_told(db: Connection, attempt_id: str, number: int) -> None:
+    """Everything of the run's folder up to this number was told."""
+    await db.execute("UPDATE attempt SET told = greatest(told, $2) WHERE attempt_id = $1", attempt_id, number)
+
+
+async def told(db: Connection, attempt_id: str) -> int:
+    return await db.fetchval("SELECT told FROM attempt WHERE attempt_id = $1", attempt_id)
+
+
+async def open_attempt(db: Connection) -> Row | None:
+    """The attempt that the net carries through now: the oldest that is not closed."""
+    return await db.fetchrow("SELECT * FROM attempt WHERE status <> 'closed' ORDER BY fencing LIMIT 1")
+
+
+async def open_attempts(db: Connection) -> list[str]:
+    """The attempts that are not closed."""
+    rows = await db.fetch("SELECT attempt_id FROM attempt WHERE status <> 'closed' ORDER BY fencing")
+    return [row["attempt_id"] for row in rows]
+
+
+async def attempts_of(db: Connection, run_id: RunId) -> list[Row]:
+    """This net's attempts at a run, the oldest first."""
+    return await db.fetch("SELECT * FROM attempt WHERE run_id = $1 ORDER BY attempt", run_id)
+
+
+async def last_fencing(db: Connection) -> int:
+    """The fencing number of the last assignment that the net has heard of."""
+    return await db.fetchval("SELECT coalesce(max(fencing), 0) FROM attempt")
+
+
+async def forget(db: Connection, run_id: RunId) -> None:
+    """The run has ended for good."""
+    await db.execute("UPDATE attempt SET forget = true WHERE run_id = $1", run_id)
+
+
+async def to_forget(db: Connection) -> list[RunId]:
+    """The runs whose folders may go: they have ended for good, here too."""
+    rows = await db.fetch(
+        "SELECT run_id FROM attempt GROUP BY run_id"
+        " HAVING bool_and(forget) AND bool_and(status = 'closed') AND NOT bool_and(forgotten)"
+    )
+    return [row["run_id"] for row in rows]
+
+
+async def set_forgotten(db: Connection, run_id: RunId) -> None:
+    await db.execute("UPDATE attempt SET forgotten = true WHERE run_id = $1", run_id)
+
+
+# --- the worker's tasks -------------------------------------------------------------------------------------------
+
+
+async def add_task(db: Connection, kind: str, command: Command, body: dict[str, Any]) -> None:
+    await db.execute(
+        "INSERT INTO task (kind, run_id, project_id, attempt, command) VALUES ($1, $2, $3, $4, $5)",
+        kind,
+        RunId(body["run_id"]),
+        body["project_id"],
+        body["attempt"],
+        command.model_dump(mode="json"),
+    )
+
+
+async def next_task(db: Connection) -> Row | None:
+    """The task that is to be done next."""
+    return await db.fetchrow("SELECT * FROM task WHERE NOT done ORDER BY id LIMIT 1")
+
+
+async def is_to_end(db: Connection, run_id: RunId, attempt: int) -> bool:
+    """Whether the attempt is to be ended: work on it is in vain."""
+    return await db.fetchval(
+        "SELECT EXISTS (SELECT FROM task WHERE kind = 'end' AND run_id = $1 AND attempt >= $2 AND NOT done)", run_id, attempt
+    )
+
+
+async def set_done(db: Connection, task_id: int) -> None:
+    await db.execute("UPDATE task SET done = true WHERE id = $1", task_id)
