@@ -41,7 +41,8 @@ from flip_chassis.handlers import projection
 from flip_chassis.refusal import Forbidden, NotFound, Unauthenticated
 
 ISSUER = "flip"
-ALGORITHM = "EdDSA"
+ALGORITHM = "Ed25519"
+"""RFC 9864's fully specified name of what JWTs used to call EdDSA."""
 _FETCH_AGAIN_S = 5.0
 
 

@@ -46,7 +46,7 @@ def refused(code: str, **facts: Any) -> Generator[None]:
     assert {name: caught.value.facts.get(name) for name in facts} == facts
 
 
-async def eventually(look: Callable[[], Awaitable[T]], *, within_s: float = PATIENCE_S) -> T:
+async def eventually(look: Callable[[], Awaitable[T | None]], *, within_s: float = PATIENCE_S) -> T:
     """The first truthy answer of `look`. Fails with the last answer when the time is over."""
     deadline = time.monotonic() + within_s
     while True:

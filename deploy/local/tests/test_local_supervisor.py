@@ -11,7 +11,7 @@ import pytest
 from flip_local import control
 from flip_local.control import StackProblem
 from flip_local.layout import Layout
-from flip_local.testing import test_layout
+from flip_local.testing import layout_for_tests
 
 pytestmark = pytest.mark.parts
 
@@ -22,7 +22,7 @@ BESIDE_THE_TEST_STACK = 50
 def layout(tmp_path: Path) -> Iterator[Layout]:
     # A path longer than a unix socket's address may be.
     state = tmp_path / ("a" * 60) / ("b" * 60)
-    base = test_layout()
+    base = layout_for_tests()
     layout = dataclasses.replace(base, state=state, port_base=base.port_base + BESIDE_THE_TEST_STACK)
     yield layout
     control.down(layout)
@@ -148,7 +148,7 @@ def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(layout: Layou
 
 
 def test_two_stacks_run_side_by_side(layout: Layout, tmp_path: Path):
-    other = dataclasses.replace(layout, state=tmp_path / "other", port_base=layout.port_base - BESIDE_THE_TEST_STACK)
+    other = dataclasses.replace(layout, state=tmp_path / "other", port_base=layout.port_base + 8)
     control.up(layout, ["clamd"])
     try:
         control.up(other, ["clamd"])

@@ -1,7 +1,7 @@
 """ClamAV's daemon, asked over TCP with its INSTREAM command (clamd(8)).
 
 The stream is the command `zINSTREAM\\0`, then chunks, each behind its length in 4 bytes big-endian, then a length of 0.
-The daemon closes the connection when a limit of its own is passed: whatever is not a clear answer counts as not scanned.
+The daemon closes the connection when a limit of its own is passed: what is not a clear answer counts as not scanned.
 """
 
 import asyncio
