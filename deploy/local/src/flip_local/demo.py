@@ -44,7 +44,7 @@ def play(layout: Layout) -> int:
     _start(layout)
     times["start the stack"] = time.monotonic() - began - times["install"]
 
-    folder = layout.folder("demo", time.strftime("%Y%m%d-%H%M%S"))
+    folder = layout.state / "demo" / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
     story = Story(layout, folder, step=_step, news=_news)
     story.play()

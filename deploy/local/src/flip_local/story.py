@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from flip_client import Hub, Problem, TrustOperator
+from flip_client import Hub, Problem, TrustOperator, Unreachable
 from flip_client.hub import View
 
 from flip_local.credentials import Credentials
@@ -25,6 +25,9 @@ DATASET_ID = 501
 ROUNDS = 20
 _PATIENCE_S = 900.0
 _LOOK_S = 0.3
+
+AWAY = frozenset({httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT})
+"""What the gateway answers while a service starts again."""
 
 T = TypeVar("T")
 
@@ -56,7 +59,7 @@ class Story:
         credentials = Credentials(self.layout)
         admin, researcher = self._hub(), self._hub()
         with self._step("An admin invites a researcher, who sets a password of their own"):
-            admin.login(ADMIN, credentials.bootstrap_password)
+            self._until(lambda: admin.login(ADMIN, credentials.bootstrap_password) or admin, "the admin's login")
             self._invite(admin, researcher)
         with self._step("The researcher creates a project and asks both Trusts who fits"):
             self._ask(researcher)
@@ -71,7 +74,8 @@ class Story:
         with self._step(f"nnU-Net trains {self.rounds} rounds over both Trusts"):
             self._follow(researcher)
         with self._step("The results are downloaded"):
-            self.results = self._until(lambda: self._download(researcher), "the results")
+            patience = AWAY | {httpx.codes.NOT_FOUND}
+            self.results = self._until(lambda: self._download(researcher), "the results", patience)
         for hub in (admin, researcher):
             hub.session.close()
 
@@ -93,20 +97,41 @@ class Story:
         yield
         self.times_s[name] = time.monotonic() - began
 
-    def _until(self, look: Callable[[], T | None], what: str) -> T:
-        """The first answer of `look` that isn't None. Raises StoryFailed when patience ends."""
+    def _until(self, look: Callable[[], T | None], what: str, again_after: frozenset[int] = AWAY) -> T:
+        """The first answer of `look` that isn't None; a service that is away for a moment is asked again.
+
+        Raises StoryFailed when patience ends, and Problem where the hub refuses with a status not in `again_after`.
+        """
         deadline = time.monotonic() + _PATIENCE_S
-        while (found := look()) is None:
-            if time.monotonic() > deadline:
-                raise StoryFailed(f"{what} did not come within {_PATIENCE_S:.0f} s")
+        seen = "nothing"
+        while time.monotonic() < deadline:
+            try:
+                found = look()
+            except Unreachable as unreachable:
+                seen = str(unreachable)
+            except Problem as problem:
+                if problem.status not in again_after:
+                    raise
+                seen = str(problem)
+            else:
+                if found is not None:
+                    return found
             time.sleep(_LOOK_S)
-        return found
+        raise StoryFailed(f"{what} did not come within {_PATIENCE_S:.0f} s; seen last: {seen}")
+
+    def _do(self, act: Callable[[], View], what: str) -> View:
+        """Do something, again where the service was away."""
+        return self._until(act, what)
+
+    def _do_once_heard(self, act: Callable[[], View], what: str) -> View:
+        """Do what needs a service to have heard of a Trust's report, which no version of one's own writes can name."""
+        return self._until(act, what, AWAY | {httpx.codes.CONFLICT})
 
     # --- the steps ------------------------------------------------------------------------------------------------
 
     def _invite(self, admin: Hub, researcher: Hub) -> None:
         self.researcher_email = f"ada.{datetime.now(UTC):%Y%m%d.%H%M%S}@flip.example"
-        admin.invite(self.researcher_email, "researcher")
+        self._do(lambda: admin.invite(self.researcher_email, "researcher"), "the invitation")
         one_time_password = self._until(self._mailed_password, "the invitation's mail")
         try:
             researcher.login(self.researcher_email, one_time_password)
@@ -125,8 +150,11 @@ class Story:
     def _ask(self, researcher: Hub) -> None:
         trusts = list(self.layout.trusts)
         name = f"Deep nuclei {datetime.now(UTC):%H:%M:%S}"
-        self.project_id = researcher.create_project(name, "Segment the deep nuclei on T1 head scans.")["project_id"]
-        version = researcher.run_query(self.project_id, DEMO_QUERY, trusts)["query_version"]
+        purpose = "Segment the deep nuclei on T1 head scans."
+        self.project_id = self._do(lambda: researcher.create_project(name, purpose), "the project")["project_id"]
+        version = self._do(lambda: researcher.run_query(self.project_id, DEMO_QUERY, trusts), "the query")[
+            "query_version"
+        ]
 
         def answered() -> View | None:
             view = researcher.query(self.project_id, version)
@@ -139,23 +167,14 @@ class Story:
                 raise StoryFailed(f"{answer['trust']} answered {answer['state']}: {answer.get('reason')}")
 
     def _approve(self, admin: Hub, researcher: Hub) -> None:
-        self._when_heard(lambda: researcher.stage(self.project_id, list(self.layout.trusts)))
+        self._do_once_heard(lambda: researcher.stage(self.project_id, list(self.layout.trusts)), "the staging")
         for trust in self.layout.trusts:
-            admin.decide(self.project_id, trust, "approved", "The research board of the Trust agreed.")
+            self._approve_for(admin, trust)
             self.news(f"{trust}: approved")
 
-    def _when_heard(self, act: Callable[[], View]) -> View:
-        """Do what needs a service to have heard of Trusts' answers, which nobody's own writes can name."""
-
-        def attempt() -> View | None:
-            try:
-                return act()
-            except Problem as problem:
-                if problem.status != httpx.codes.CONFLICT:
-                    raise
-                return None
-
-        return self._until(attempt, "the Trusts' answers at every service")
+    def _approve_for(self, admin: Hub, trust: str) -> None:
+        reason = "The research board of the Trust agreed."
+        self._do(lambda: admin.decide(self.project_id, trust, "approved", reason), f"{trust}'s approval")
 
     def _import(self, researcher: Hub) -> None:
         told: dict[str, str] = {}
@@ -178,15 +197,20 @@ class Story:
                 self.layout.url(f"imaging-{trust}"), credentials.operator_token_file(trust).read_text()
             )
             folder = self.layout.data(trust) / "operator" / "labels"
-            dry = operator.bring_labels(self.project_id, folder, dry_run=True)
-            self.news(f"{trust}: dry run, {dry['matched']} labels match")
-            operator.bring_labels(self.project_id, folder)
+            self._bring_labels(trust, operator, folder)
             operator.close()
-        self._when_heard(lambda: researcher.confirm_enrichment(self.project_id))
+        self._do_once_heard(lambda: researcher.confirm_enrichment(self.project_id), "the confirmation")
+
+    def _bring_labels(self, trust: str, operator: TrustOperator, folder: Path) -> None:
+        dry = self._do(lambda: operator.bring_labels(self.project_id, folder, dry_run=True), f"{trust}'s dry run")
+        self.news(f"{trust}: dry run, {dry['matched']} labels match")
+        self._do(lambda: operator.bring_labels(self.project_id, folder), f"{trust}'s labels")
 
     def _initiate(self, researcher: Hub) -> None:
-        model = researcher.create_model(
-            self.project_id, "nnU-Net 2d", "The built-in nnU-Net job.", framework="nvflare", job="nnunet"
+        about = "The built-in nnU-Net job."
+        model = self._do(
+            lambda: researcher.create_model(self.project_id, "nnU-Net 2d", about, framework="nvflare", job="nnunet"),
+            "the model",
         )
         payload = {
             "mode": "training",
@@ -195,7 +219,7 @@ class Story:
             "model_configuration": "2d",
             "device": "cpu",
         }
-        queued = self._when_heard(lambda: researcher.initiate_training(model["model_id"], payload))
+        queued = self._do_once_heard(lambda: researcher.initiate_training(model["model_id"], payload), "the run")
         self.run_id = queued["run_id"]
 
     def _follow(self, researcher: Hub) -> None:
@@ -206,10 +230,10 @@ class Story:
                 for event in researcher.follow_run(self.run_id, after=seen):
                     seen = event["number"]
                     self._tell(event)
-            except (httpx.TransportError, Problem) as error:
+            except (httpx.TransportError, Unreachable, Problem) as error:
                 self.news(f"the live stream broke off ({type(error).__name__}); it goes on behind {seen}")
                 time.sleep(1)
-            run = researcher.run(self.run_id)
+            run = self._do(lambda: researcher.run(self.run_id), "the run's state")
             if run["state"] in {"stopped", "failed"}:
                 raise StoryFailed(f"the run is {run['state']}: {run.get('reason')}")
             if run["state"] == "finished":
@@ -221,13 +245,8 @@ class Story:
         facts = [f"{name}={_short(value)}" for name, value in event.items() if name not in known]
         self.news("  ".join([event["event"], *facts]))
 
-    def _download(self, researcher: Hub) -> Path | None:
-        try:
-            return researcher.download_results(self.run_id, self.folder)
-        except Problem as problem:
-            if problem.status != httpx.codes.NOT_FOUND:
-                raise
-            return None
+    def _download(self, researcher: Hub) -> Path:
+        return researcher.download_results(self.run_id, self.folder)
 
 
 def _short(value: Any) -> str:
