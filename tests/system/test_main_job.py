@@ -27,8 +27,7 @@ KILLED_AS_A_STEP_BEGINS = {
 }
 KILLED_AT_NEWS = {
     "KCH: imported": ["imaging-KCH"],
-    "round-complete": ["net1"],
-    "run-requeued": [],
+    "round ": ["net1"],
 }
 WORKER = "net1-KCH"
 
@@ -60,7 +59,7 @@ class Killer:
         for begins, names in KILLED_AT_NEWS.items():
             if text.startswith(begins):
                 self._kill(names)
-        self.rounds += text.startswith("round-complete")
+        self.rounds += text.startswith("round ")
         if self.rounds >= 3:
             self._kill([WORKER])
 

@@ -1,0 +1,157 @@
+"""The client against a real HTTP server that answers as a hub's services do."""
+
+import json
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flip_client import Hub, Problem, Unreachable
+from flip_client.story import told
+
+STREAM = "flip.projects.project/7"
+
+
+@dataclass
+class Answer:
+    """What the server says next, on any path."""
+
+    status: int = 200
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    raw: bytes | None = None
+
+
+@dataclass
+class Scripted:
+    """The answers to give, in order, and the requests that came."""
+
+    url: str
+    answers: list[Answer]
+    requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list[tuple[str, str, dict[str, str]]])
+
+
+@contextmanager
+def hub_that_says(*answers: Answer) -> Generator[Scripted]:
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            script.requests.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
+            said = script.answers.pop(0)
+            body = said.raw if said.raw is not None else json.dumps(said.body).encode()
+            self.send_response(said.status)
+            for name, value in said.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = answer  # noqa: N815 - the names that http.server calls
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Tests need no access log."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        script = Scripted(f"http://127.0.0.1:{server.server_port}", list(answers))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield script
+        server.shutdown()
+
+
+LOGGED_IN = Answer(body={"access_token": "first"})
+
+
+def logged_in(script: Scripted) -> Hub:
+    hub = Hub(script.url)
+    hub.login("ada@flip.example", "Deep-Nuclei-7")
+    return hub
+
+
+def test_what_was_written_is_named_in_every_later_request():
+    wrote = Answer(body={}, headers={"Flip-Version": f"{STREAM}@3"})
+    with hub_that_says(LOGGED_IN, wrote, Answer(body={})) as script:
+        hub = logged_in(script)
+        hub.stage("7", ["KCH"])
+        hub.project("7")
+    assert "flip-after" not in script.requests[1][2]
+    assert script.requests[2][2]["flip-after"] == f"{STREAM}@3"
+
+
+def test_a_service_that_has_not_heard_yet_is_asked_again():
+    behind = Answer(503, {"code": "not-heard-yet"}, {"Retry-After": "0"})
+    with hub_that_says(LOGGED_IN, behind, behind, Answer(body={"name": "Deep nuclei"})) as script:
+        assert logged_in(script).project("7") == {"name": "Deep nuclei"}
+
+
+def test_an_access_token_that_ran_out_is_renewed_once():
+    expired = Answer(401, {"code": "token-not-valid"})
+    with hub_that_says(LOGGED_IN, expired, Answer(body={"access_token": "second"}), Answer(body={})) as script:
+        logged_in(script).project("7")
+    assert [path for _, path, _ in script.requests][2:] == ["/api/auth/refresh", "/api/projects/7"]
+    assert script.requests[3][2]["authorization"] == "Bearer second"
+
+
+def test_a_refusal_is_a_problem_with_its_code_and_facts():
+    refusal = Answer(
+        409, {"type": "urn:x", "status": 409, "code": "trusts-without-answer", "detail": "Wait.", "trusts": ["UCLH"]}
+    )
+    with hub_that_says(LOGGED_IN, refusal) as script, pytest.raises(Problem) as caught:
+        logged_in(script).stage("7", ["UCLH"])
+    assert (caught.value.status, caught.value.code, caught.value.detail) == (409, "trusts-without-answer", "Wait.")
+    assert caught.value.facts == {"trusts": ["UCLH"]}
+
+
+def test_an_answer_that_is_no_problem_document_is_still_a_problem():
+    with hub_that_says(Answer(502, raw=b"<html>")) as script, pytest.raises(Problem) as caught:
+        logged_in(script)
+    assert (caught.value.status, caught.value.code) == (502, "no-answer")
+
+
+def test_a_hub_that_is_away_is_said_to_be_unreachable():
+    with hub_that_says() as script:
+        pass
+    with pytest.raises(Unreachable, match="gave no answer"):
+        logged_in(script)
+
+
+@pytest.mark.parametrize("name", ["results.zip", "..%2F..%2Fetc%2Fpasswd", "/etc/passwd"])
+def test_a_download_stays_in_its_folder_whatever_the_hub_calls_it(tmp_path: Path, name: str):
+    zipped = Answer(raw=b"PK", headers={"Content-Disposition": f"attachment; filename*=UTF-8''{name}"})
+    with hub_that_says(LOGGED_IN, Answer(body={}), zipped) as script:
+        file = logged_in(script).download_results("9", tmp_path)
+    assert file.parent == tmp_path
+    assert file.read_bytes() == b"PK"
+
+
+def test_live_events_come_with_their_name_and_number_and_go_on_where_they_were():
+    stream = b'id: 4\nevent: round\ndata: {"round": 0}\n\n: still here\n\nid: 5\nevent: finished\ndata: {}\n\n'
+    with hub_that_says(LOGGED_IN, Answer(body={}), Answer(raw=stream)) as script:
+        events = list(logged_in(script).follow_run("9", after=3))
+    assert events == [{"round": 0, "event": "round", "number": 4}, {"event": "finished", "number": 5}]
+    assert script.requests[2][2]["last-event-id"] == "3"
+
+
+def test_the_ledger_is_read_to_its_end_page_by_page():
+    pages = [Answer(body={"entries": [{"number": 1}], "next": "a"}), Answer(body={"entries": [], "next": None})]
+    with hub_that_says(LOGGED_IN, *pages) as script:
+        entries: Iterator[Any] = logged_in(script).ledger(project_id="7")
+        assert list(entries) == [{"number": 1}]
+    assert "after=a" in script.requests[2][1]
+
+
+def test_an_entry_of_the_ledger_is_one_line_with_who_what_and_the_facts():
+    entry = {
+        "type": "flip.projects.ProjectApproved.v1",
+        "time": "2026-01-02T03:04:05.678901+00:00",
+        "actor": "user:0193a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b",
+        "key": "7",
+        "body": {"project_id": "7", "trust": "KCH", "reason": "agreed"},
+    }
+    line = told(entry)
+    assert line.startswith("2026-01-02T03:04:05.678")
+    assert "ProjectApproved" in line
+    assert line.endswith("trust=KCH  reason=agreed")
