@@ -80,6 +80,7 @@ class Bus:
             security=BaseSecurity(ssl_context=self.context, use_ssl=True),
             apply_types=False,
             allow_auto_create_topics=False,
+            logger=logging.getLogger("flip.bus"),
             log_level=logging.DEBUG,
         )
         subscriber = broker.subscriber(
@@ -89,7 +90,7 @@ class Bus:
             group_id=self.settings.group,
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="earliest",
-            session_timeout_ms=30_000,
+            session_timeout_ms=10_000,
             max_poll_interval_ms=600_000,
             no_reply=True,
             parser=_untouched,

@@ -14,6 +14,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from prometheus_client import Counter, Gauge, Histogram
+from structlog.types import Processor
 
 SAID = Counter("flip_events_said_total", "Messages that the relay handed to Kafka and saw acknowledged")
 HANDLED = Counter("flip_events_handled_total", "Messages that took effect here", ["type"])
@@ -35,23 +36,21 @@ def _with_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapp
 
 def start_telemetry(service: str, environment: MutableMapping[str, str]) -> None:
     """One JSON object a line on standard output; spans to OTEL_EXPORTER_OTLP_ENDPOINT where it is set."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _with_trace,
+        structlog.processors.format_exc_info,
+    ]
+    renderer = structlog.processors.JSONRenderer()
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _with_trace,
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        processors=[*shared, renderer], wrapper_class=structlog.make_filtering_bound_logger(logging.INFO)
     )
     structlog.contextvars.bind_contextvars(service=service)
-    logging.basicConfig(
-        level=logging.WARNING,
-        stream=sys.stdout,
-        format='{"level":"%(levelname)s","logger":"%(name)s","event":"%(message)s"}',
-    )
+    libraries = logging.StreamHandler(sys.stdout)
+    libraries.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
+    logging.basicConfig(level=logging.WARNING, handlers=[libraries])
     provider = TracerProvider(resource=Resource.create({"service.name": f"flip-{service}"}))
     if environment.get(OTEL_EXPORTER_OTLP_ENDPOINT):
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -220,3 +220,13 @@ async def client(service: AbstractAsyncContextManager[FastAPI]) -> AsyncGenerato
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://service", timeout=60) as http:
             yield http
+
+
+async def routes(http: httpx.AsyncClient, service: str) -> set[str]:
+    """Every route of a service as `GET /users/me`, from its OpenAPI document: what a table of permissions must hold."""
+    document = (await http.get(f"/api/{service}/openapi.json")).raise_for_status().json()
+    return {
+        f"{method.upper()} {path.removeprefix(f'/api/{service}')}"
+        for path, methods in document["paths"].items()
+        for method in methods
+    }
