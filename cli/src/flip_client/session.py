@@ -65,7 +65,7 @@ class Session:
             if response.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
                 break
             time.sleep(float(response.headers.get("retry-after", "1")))
-        if response.is_error:
+        if not response.is_success:
             raise Problem.of(response)
         self._learn(response)
         return orjson.loads(response.content) if response.content else None

@@ -64,6 +64,8 @@ class Topic:
 def _canonical(value: Any) -> Any:
     if isinstance(value, frozenset):
         return sorted(cast("frozenset[Any]", value), key=str)
+    if isinstance(value, UUID):  # a driver's own subclass
+        return str(value)
     raise TypeError(type(value).__name__)
 
 

@@ -26,7 +26,10 @@ class TrainingPayload(BaseModel):
 
 
 class Checkpoint(BaseModel):
-    """The global weights after a round, as kept in the object store."""
+    """The global weights after a round, as kept in the object store.
+
+    `digest` is over the tensors (name, type, shape, bytes), as `flip_nnunet.message.weights_digest` makes it.
+    """
 
     model_config = ConfigDict(frozen=True)
 

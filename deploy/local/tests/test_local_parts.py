@@ -9,6 +9,7 @@ import uuid
 import zipfile
 from collections.abc import Iterator
 from email.message import EmailMessage
+from pathlib import Path
 
 import aiokafka
 import httpx
@@ -16,7 +17,10 @@ import minio
 import psycopg
 import pytest
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
+from flip_contracts.catalogue import Topic
+from flip_local import stack
 from flip_local.parts.postgres import OMOP, OMOP_READER, Cluster
+from flip_local.parts.topics import apply
 from flip_local.testing import S3, Clamd, Database, Kafka, LocalStack, Orthanc, Smtp, TrustImages
 from psycopg import sql
 from pydicom import Dataset
@@ -75,10 +79,10 @@ async def read_one(kafka: Kafka, principal: str, topic: str, group: str) -> byte
 async def test_a_trust_writes_its_own_reports_and_no_other_trusts(kafka: Kafka):
     topics = kafka.fresh_topics(["flip.trust.KCH.reports", "flip.trust.UCLH.reports"])
     async with producer(kafka, "trust.KCH") as kch:
-        await kch.send_and_wait(topics["flip.trust.KCH.reports"], b"mine")
+        await kch.send_and_wait(topics["flip.trust.KCH.reports"], b"mine", key=b"run")
         with pytest.raises(TopicAuthorizationFailedError):
             await kch.send_and_wait(topics["flip.trust.UCLH.reports"], b"not mine")
-        await kch.send_and_wait(topics["flip.trust.KCH.reports"], b"still works")
+        await kch.send_and_wait(topics["flip.trust.KCH.reports"], b"still works", key=b"run")
     own = topics["flip.trust.KCH.reports"]
     assert await read_one(kafka, "service.audit", own, kafka.group("service.audit")) == b"mine"
 
@@ -96,6 +100,32 @@ async def test_a_service_may_not_write_another_services_topic(kafka: Kafka):
     async with producer(kafka, "service.files") as files:
         with pytest.raises(TopicAuthorizationFailedError):
             await files.send_and_wait(topics["flip.projects.project"], b"forged")
+
+
+def listening_addresses(port: int) -> set[str]:
+    """The addresses, in the kernel's hexadecimal, on which someone listens on a port."""
+    rows = [row.split() for table in ("tcp", "tcp6") for row in Path("/proc/net", table).read_text().splitlines()[1:]]
+    found = [row[1].split(":") for row in rows if row[3] == "0A"]
+    return {address for address, at in found if int(at, 16) == port}
+
+
+def test_every_part_listens_on_the_loopback_address_only(local_stack: LocalStack):
+    parts = stack.parts(local_stack.layout)
+    servers = [part for part in parts.values() if part.group == "parts" and part.ports]
+    local_stack.up(*(part.name for part in servers))
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F"}
+    for part in servers:
+        for port in part.ports:
+            addresses = listening_addresses(port)
+            assert addresses, f"{part.name} doesn't listen on {port}"
+            assert addresses <= loopback, f"{part.name} listens on {addresses}"
+
+
+def test_a_topic_that_exists_with_other_partitions_is_refused_and_left_alone(kafka: Kafka):
+    [copy] = kafka.fresh_topics(["flip.projects.project"]).values()
+    with pytest.raises(ValueError, match=copy):
+        apply(kafka.admin, [Topic(copy, 7, None, frozenset(), frozenset())])
+    assert len(kafka.admin.list_topics(copy, timeout=10).topics[copy].partitions) != 7
 
 
 @pytest.fixture(scope="session")

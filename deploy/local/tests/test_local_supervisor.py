@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -84,14 +85,14 @@ def test_nothing_is_left_when_the_supervisor_is_killed(layout: Layout):
     pid = supervisor(layout)
     namespace = pid_namespace(pid)
     assert namespace is not None
-    os.kill(pid, 9)
+    os.kill(pid, signal.SIGKILL)
     until(lambda: not processes_in(namespace))
     assert not control.is_running(layout)
 
 
 def test_a_stack_starts_again_after_its_supervisor_was_killed(layout: Layout):
     control.up(layout, ["postgres-hub"])
-    os.kill(supervisor(layout), 9)
+    os.kill(supervisor(layout), signal.SIGKILL)
     until(lambda: not control.is_running(layout))
     control.up(layout, ["postgres-hub"])
     assert part(layout, "postgres-hub")["state"] == "ready"
@@ -104,6 +105,23 @@ def test_down_leaves_no_process(layout: Layout):
     control.down(layout)
     assert processes_in(namespace) == set()
     assert not control.is_running(layout)
+
+
+def test_down_leaves_no_process_of_a_supervisor_that_answers_no_more(layout: Layout):
+    control.up(layout, ["gateway"])
+    pid = supervisor(layout)
+    namespace = pid_namespace(pid)
+    assert namespace is not None
+    os.kill(pid, signal.SIGSTOP)
+    control.down(layout, patience_s=0.5)
+    until(lambda: not processes_in(namespace))
+
+
+def test_a_stack_is_not_started_on_other_ports_than_it_was_made_with(layout: Layout):
+    control.up(layout, ["clamd"])
+    control.down(layout)
+    with pytest.raises(StackProblem, match=f"FLIP_PORT_BASE={layout.port_base}"):
+        control.up(dataclasses.replace(layout, port_base=layout.port_base + 1), ["clamd"])
 
 
 def test_a_part_starts_once_all_that_it_needs_is_ready(layout: Layout):

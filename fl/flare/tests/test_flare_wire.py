@@ -32,9 +32,11 @@ def across(model: FLModel) -> FLModel:
 
 
 def test_a_request_arrives_as_it_was_sent():
-    sent = Request("train_round", Message({"round": 3, "names": ["ä", "b"], "nested": {"x": None}}, ARRAYS))
+    sent = Request(
+        "train_round", {"run_id": "r"}, Message({"round": 3, "names": ["ä", "b"], "nested": {"x": None}}, ARRAYS)
+    )
     got = read_request(across(request_model(sent)))
-    assert (got.operation, got.message.meta) == (sent.operation, sent.message.meta)
+    assert (got.operation, got.job, got.message.meta) == (sent.operation, sent.job, sent.message.meta)
     assert got.message.arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
         assert got.message.arrays[name].dtype == array.dtype

@@ -36,6 +36,7 @@ HONEST: tuple[str, ...] = (
     "-- my cohort\nselect /* x */ person_id from person where year_of_birth = (select max(year_of_birth) from person)",
     "select person_id, case when year_of_birth < 1950 then 'old' else 'young' end as agegroup from person",
     "select p.person_id, 'drop table x' as t from person p",
+    "select person_id, 'drop' role from person",
     "select person_id from person where gender_source_value = 'substring(alter user)' -- create table",
     "select person_id, year_of_birth as substring, month_of_birth as drop_table from person",
     "select person_id from drug_exposure where quantity % 2 = 0 and days_supply is not null and not (refills <> 3)",

@@ -92,8 +92,9 @@ def test_a_literal_stays_one_literal_whatever_it_holds(text: str):
     assert sql == f'SELECT "person_id" FROM "omop"."person" WHERE "gender_source_value" = {literal}'
 
 
-_WORDS = """select person_id from omop.person where ( ) ; , union with a as drop table pg_sleep(1) 'x' " $$ -- /* */ E'\\''
-    pg_catalog.pg_class = 42 in exists limit for update into :x $1 || case when then end omop.note accession_id *"""
+_WORDS = """select person_id from omop.person where ( ) ; , union with a as drop table pg_sleep(1) 'x' " $$ -- /* */
+    E'\\'' pg_catalog.pg_class = 42 in exists limit for update into :x $1 || case when then end
+    omop.note accession_id *"""
 
 
 @settings(max_examples=400)

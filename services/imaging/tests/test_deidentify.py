@@ -70,7 +70,7 @@ def deidentified(scan: Scan, tmp_path: Path) -> tuple[list[Dataset], Dataset, De
     (tmp_path / "out").mkdir()
     files = [*scan.write(folder), scan.write_segmentation(folder / "seg.dcm")]
     written, report = deidentify_study(files, tmp_path / "out", subject(scan), KEY, Policy())
-    datasets = [dcmread(file) for file in written]
+    datasets: list[Dataset] = [dcmread(file) for file in written]
     return datasets[:-1], datasets[-1], report
 
 

@@ -251,23 +251,25 @@ MOVES = st.lists(
 
 
 def moved(run: Run, move: str, fencing: int) -> list[Message]:
+    events: list[Message] = []
     match move:
         case "assign" if run.status == "queued":
-            return [domain.assign(run, "net1", fencing, None)]
+            events = [domain.assign(run, "net1", fencing, None)]
         case "stop" if run.status in {"queued", "assigned"}:
-            return [domain.stop(run, held=run.is_held)]
+            events = [domain.stop(run, held=run.is_held)]
         case "interrupted" | "failed" | "stopped":
-            return domain.end_attempt(run, ended(run, move), most_tries=3)
+            events = domain.end_attempt(run, ended(run, move), most_tries=3)
         case "stale":
-            return domain.end_attempt(run, ended(run, "failed", attempt=run.attempt - 1), most_tries=3)
+            events = domain.end_attempt(run, ended(run, "failed", attempt=run.attempt - 1), most_tries=3)
         case "lose":
-            return domain.lose_net(run, run.fencing, most_tries=3)
+            events = domain.lose_net(run, run.fencing, most_tries=3)
         case "release":
-            return domain.release(run, run.fencing)
+            events = domain.release(run, run.fencing)
         case "publish" if run.is_held:
-            return domain.finish(run, "b" * 64)
+            events = domain.finish(run, "b" * 64)
         case _:
-            return []
+            pass
+    return events
 
 
 @given(MOVES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -48,15 +49,19 @@ def up(
     with _problems_in_one_line():
         layout = Layout.from_environment()
         names = _chosen(layout, only)
+        began = time.monotonic()
         seen: dict[str, str] = {}
         with Live(console=console, transient=True, refresh_per_second=8) as live:
 
             def show(part: str, state: str) -> None:
                 seen[part] = state
                 live.update(_progress(seen))
+                if not console.is_terminal and state in ("ready", "done"):
+                    console.print(f"{time.monotonic() - began:6.1f} s  {part} {state}", highlight=False)
 
             control.up(layout, names, show)
-        console.print(f"{len(seen)} parts are ready; the gateway is {layout.gateway_url}", highlight=False)
+        took_s = time.monotonic() - began
+        console.print(f"{len(seen)} parts are ready after {took_s:.0f} s; the gateway is {layout.gateway_url}")
 
 
 def _chosen(layout: Layout, only: str) -> list[str]:

@@ -20,8 +20,8 @@ from flip_local.layout import Layout
 from flip_local.processes import holder_of
 
 _LOG_TAIL_LINES = 25
-_LEAST_FREE_GIB = 5
-_WAIT_S = 60.0
+LEAST_FREE_GIB = 5
+_WAIT_S = 120.0
 _WAIT_STEP_S = 0.05
 
 
@@ -47,9 +47,11 @@ def up(layout: Layout, names: Iterable[str], on_state: Callable[[str, str], None
     `on_state` is told each part's name and new state on the way.
 
     Raises:
-        StackProblem: a port is in use, the disk is full, or a part doesn't become ready.
+        StackProblem: a port is in use, the disk is full, the stack was made with other ports, or a part doesn't become
+            ready.
     """
     _require_room(layout)
+    _require_same_ports(layout)
     is_new = _have_supervisor(layout)
     last: dict[str, Any] = {}
     for last in _ask(layout, {"do": "up", "names": list(names)}):
@@ -91,12 +93,20 @@ def status(layout: Layout) -> list[dict[str, Any]]:
     return _order(layout, {"do": "status"})["parts"]
 
 
-def down(layout: Layout) -> None:
-    """Stop every part, dependants first; nothing of the stack is left, whatever became of its supervisor."""
-    if is_running(layout):
-        with contextlib.suppress(OSError):
-            _order(layout, {"do": "down"})
-    _wait_until(lambda: not is_running(layout), "the supervisor doesn't end")
+def down(layout: Layout, patience_s: float = _WAIT_S) -> None:
+    """Stop every part, dependants first; a supervisor that takes longer than `patience_s` is killed.
+
+    Nothing of the stack is left, whatever had become of its supervisor.
+    """
+    if not is_running(layout):
+        return
+    try:
+        _order(layout, {"do": "down"}, patience_s)
+        _wait_until(lambda: not is_running(layout), "the supervisor doesn't end", patience_s)
+    except (OSError, StackProblem):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(layout.lock.read_text()), signal.SIGKILL)
+        _wait_until(lambda: not is_running(layout), "the supervisor lives on after SIGKILL")
 
 
 def log_tail(layout: Layout, part: str, lines: int = _LOG_TAIL_LINES) -> str:
@@ -107,17 +117,18 @@ def log_tail(layout: Layout, part: str, lines: int = _LOG_TAIL_LINES) -> str:
         return "(it has written none)"
 
 
-def _order(layout: Layout, request: dict[str, Any]) -> dict[str, Any]:
+def _order(layout: Layout, request: dict[str, Any], patience_s: float | None = None) -> dict[str, Any]:
     if not is_running(layout):
         raise StackProblem("the stack isn't running: start it with `make up`")
-    *_, answer = _ask(layout, request)
+    *_, answer = _ask(layout, request, patience_s)
     if not answer["ok"]:
         raise StackProblem(answer["problem"])
     return answer
 
 
-def _ask(layout: Layout, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _ask(layout: Layout, request: dict[str, Any], patience_s: float | None = None) -> Iterator[dict[str, Any]]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(patience_s)
         # By its folder's descriptor: a path may be longer than a socket's address can be.
         folder = os.open(layout.control.parent, os.O_PATH | os.O_DIRECTORY)
         try:
@@ -128,6 +139,18 @@ def _ask(layout: Layout, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         with connection.makefile() as answers:
             for line in answers:
                 yield json.loads(line)
+
+
+def _require_same_ports(layout: Layout) -> None:
+    """Refuse to start a stack on other ports than it was made with: Kafka and FLARE have written theirs down."""
+    record = layout.state / "port-base"
+    if not record.exists():
+        record.write_text(str(layout.port_base))
+    elif record.read_text() != str(layout.port_base):
+        raise StackProblem(
+            f"the stack under {layout.state} was made with FLIP_PORT_BASE={record.read_text()}: "
+            f"set that, or FLIP_STATE to another folder, or remove this one"
+        )
 
 
 def _have_supervisor(layout: Layout) -> bool:
@@ -153,7 +176,9 @@ def _launch(layout: Layout) -> None:
     pki.create(layout)
     user = ("--map-user=1000", "--map-group=1000") if os.geteuid() == 0 else ("--map-current-user",)
     namespace = ("unshare", "--user", *user, "--pid", "--fork", "--kill-child", "--mount-proc", "--")
-    environment = {**os.environ, "FLIP_STATE": str(layout.state), "FLIP_PORT_BASE": str(layout.port_base)}
+    # What this shell calls FLIP_... is not meant for the services: each is told its own.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLIP_")}
+    environment = {**inherited, "FLIP_STATE": str(layout.state), "FLIP_PORT_BASE": str(layout.port_base)}
     with layout.log("supervisor").open("ab") as log:
         launched = subprocess.Popen(
             (*namespace, sys.executable, "-m", "flip_local.supervisor"),
@@ -164,6 +189,7 @@ def _launch(layout: Layout) -> None:
             cwd=layout.state,
             start_new_session=True,
         )
+    layout.lock.write_text(str(launched.pid))
     _wait_until(
         lambda: _answers(layout) or launched.poll() is not None, "the supervisor doesn't answer on its control socket"
     )
@@ -181,19 +207,19 @@ def _answers(layout: Layout) -> bool:
         return False
 
 
-def _wait_until(condition: Callable[[], bool], problem: str) -> None:
-    deadline = time.monotonic() + _WAIT_S
+def _wait_until(condition: Callable[[], bool], problem: str, limit_s: float = _WAIT_S) -> None:
+    deadline = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > deadline:
-            raise StackProblem(f"{problem} within {_WAIT_S:.0f} s")
+            raise StackProblem(f"{problem} within {limit_s:.0f} s")
         time.sleep(_WAIT_STEP_S)
 
 
 def _require_room(layout: Layout) -> None:
     layout.state.mkdir(parents=True, exist_ok=True)
     free_gib = shutil.disk_usage(layout.state).free / 2**30
-    if free_gib < _LEAST_FREE_GIB:
+    if free_gib < LEAST_FREE_GIB:
         raise StackProblem(
             f"only {free_gib:.1f} GiB are free under {layout.state}; "
-            f"the stack needs {_LEAST_FREE_GIB}: free some, or set FLIP_STATE to a folder on a larger disk"
+            f"the stack needs {LEAST_FREE_GIB}: free some, or set FLIP_STATE to a folder on a larger disk"
         )

@@ -44,6 +44,7 @@ class Keeper:
         self.changed = asyncio.Condition()
         self._children = children
         self._log = log
+        self._changes = 0
         self._running: asyncio.Task[None] | None = None
 
     @property
@@ -94,14 +95,14 @@ class Keeper:
     async def until_up(self, changed: Callable[[], Awaitable[None]]) -> bool:
         """Wait until the part is up (True) or has failed (False); `changed` is called at each change of state."""
         while True:
-            seen = self.state
+            seen = self._changes
             await changed()
             if self.is_up:
                 return True
             if self.state in ("failed", "stopped") or self.failures >= _START_ATTEMPTS:
                 return False
             async with self.changed:
-                await self.changed.wait_for(lambda seen=seen: self.state != seen)
+                await self.changed.wait_for(lambda seen=seen: self._changes != seen)
 
     async def _keep(self, after: list[Keeper]) -> None:
         await self._become("waiting")
@@ -196,4 +197,5 @@ class Keeper:
         async with self.changed:
             self.state = state
             self.since = time.monotonic()
+            self._changes += 1
             self.changed.notify_all()

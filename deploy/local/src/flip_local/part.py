@@ -59,7 +59,7 @@ class Part:
     environment: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[Path, str] = field(default_factory=dict)
     folders: tuple[Path, ...] = ()
-    start_s: float = 60
+    start_s: float = 120
     stop_s: float = 10
     stop_signal: signal.Signals = signal.SIGTERM
 

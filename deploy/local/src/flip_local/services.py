@@ -15,6 +15,19 @@ from flip_local.parts.postgres import FROZEN_COHORT_READER, OMOP, OMOP_READER, C
 
 BOOTSTRAP_EMAIL = "admin@flip.example"
 
+SMALL_MACHINE = {
+    "name": "demo",
+    "base_features": 16,
+    "max_features": 64,
+    "max_batch_size": 12,
+    "iterations_per_epoch": 60,
+    "validation_iterations": 3,
+    "threads": 1,
+    "augmentation_processes": 0,
+    "intensity_voxels": 1_000_000,
+}
+"""The nets' compute profile: twenty rounds over both Trusts in a few minutes on two cores without a GPU."""
+
 Environment = Mapping[str, str]
 
 
@@ -85,7 +98,6 @@ def _service(layout: Layout, name: str, owner: str, service: str, own: Environme
         ports=(port,),
         environment={**common, **own},
         folders=(layout.data(owner),) if owner != HUB else (),
-        start_s=120,
         stop_s=20,
     )
 
@@ -144,6 +156,7 @@ def _controller(layout: Layout, net: str) -> Environment:
         "FLIP_NET": net,
         "FLIP_FLARE_PYTHON": str(layout.flare_python),
         "FLIP_FLARE_KIT": str(flare.server_kit(layout, net)),
+        "FLIP_COMPUTE_PROFILE": json.dumps(SMALL_MACHINE),
         "FLIP_FLARE_ADMIN_KIT": str(flare.admin_kit(layout, net)),
         "FLIP_WORK": str(layout.folder(HUB, "work", net)),
     }

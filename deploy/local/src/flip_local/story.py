@@ -152,9 +152,8 @@ class Story:
         name = f"Deep nuclei {datetime.now(UTC):%H:%M:%S}"
         purpose = "Segment the deep nuclei on T1 head scans."
         self.project_id = self._do(lambda: researcher.create_project(name, purpose), "the project")["project_id"]
-        version = self._do(lambda: researcher.run_query(self.project_id, DEMO_QUERY, trusts), "the query")[
-            "query_version"
-        ]
+        saved = self._do(lambda: researcher.run_query(self.project_id, DEMO_QUERY, trusts), "the query")
+        version = saved["version"]
 
         def answered() -> View | None:
             view = researcher.query(self.project_id, version)
@@ -186,7 +185,7 @@ class Story:
                 if told.get(each["trust"]) != state:
                     told[each["trust"]] = state
                     self.news(f"{each['trust']}: {state}")
-            done = {each["trust"] for each in trusts if each["ready"]}
+            done = {each["trust"] for each in trusts if each["state"] == "ready"}
             return True if done >= set(self.layout.trusts) else None
 
         self._until(ready, "the images")
@@ -203,7 +202,7 @@ class Story:
 
     def _bring_labels(self, trust: str, operator: TrustOperator, folder: Path) -> None:
         dry = self._do(lambda: operator.bring_labels(self.project_id, folder, dry_run=True), f"{trust}'s dry run")
-        self.news(f"{trust}: dry run, {dry['matched']} labels match")
+        self.news(f"{trust}: dry run, {len(dry['matched'])} labels match")
         self._do(lambda: operator.bring_labels(self.project_id, folder), f"{trust}'s labels")
 
     def _initiate(self, researcher: Hub) -> None:

@@ -44,7 +44,7 @@ _DEFAULT_PORT_BASE = "28500"
 # ruff: noqa: PLC0415
 
 
-def test_layout() -> Layout:
+def layout_for_tests() -> Layout:
     """The stack that this checkout's tests use."""
     layout = Layout()
     state = os.environ.get("FLIP_TEST_STATE")
@@ -72,7 +72,7 @@ class LocalStack:
 @pytest.fixture(scope="session")
 def local_stack() -> Iterator[LocalStack]:
     """The stack of this test run, empty until parts are asked for."""
-    layout = test_layout()
+    layout = layout_for_tests()
     layout.state.mkdir(parents=True, exist_ok=True)
     with (layout.state / "users.lock").open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
@@ -162,6 +162,7 @@ class Kafka:
         self.layout = layout
         self.admin = admin
         """A super user's confluent-kafka client."""
+        self._copies: list[str] = []
 
     def as_principal(self, principal: str) -> KafkaClient:
         """The identity of `service.<name>`, `trust.<CODE>` or `admin.hub`."""
@@ -183,11 +184,20 @@ class Kafka:
         catalogue = {topic.name: topic for topic in topics(self.layout.trusts)}
         copies = {name: dataclasses.replace(catalogue[name], name=f"{name}.{mark}") for name in names}
         apply(self.admin, copies.values())
+        self._copies += [copy.name for copy in copies.values()]
         return {name: copy.name for name, copy in copies.items()}
+
+    def remove_copies(self) -> None:
+        """Delete what `fresh_topics` has made."""
+        from flip_local.parts.topics import remove
+
+        if self._copies:
+            remove(self.admin, self._copies)
+            self._copies.clear()
 
 
 @pytest.fixture(scope="session")
-def kafka(local_stack: LocalStack) -> Kafka:
+def kafka(local_stack: LocalStack) -> Iterator[Kafka]:
     """A broker with the topics and rights of today's catalogue."""
     from confluent_kafka.admin import AdminClient
     from flip_contracts.catalogue import topics
@@ -199,7 +209,9 @@ def kafka(local_stack: LocalStack) -> Kafka:
     admin = AdminClient(client_settings(layout, pki.ADMIN))
     # Not by the stack's own task, which a stack left running has done with yesterday's catalogue.
     apply(admin, topics(layout.trusts))
-    return Kafka(layout, admin)
+    server = Kafka(layout, admin)
+    yield server
+    server.remove_copies()
 
 
 # --- what else a service stands on ----------------------------------------------------------------------------------

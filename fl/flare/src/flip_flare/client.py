@@ -1,6 +1,6 @@
 """Runs a Trust's FLARE client in the foreground: `python -m flip_flare.client --kit DIR/KCH --site KCH`.
 
-The folder of prepared runs is named by the environment variable FLIP_FLARE_RUNS (see `flip_flare.trainer_script`).
+The environment says where prepared runs lie and how many cases the Trust takes part with: `flip_flare.site_settings`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from flip_flare.keeper import flare_command, keep
-from flip_flare.trainer_script import RUNS_VARIABLE
+from flip_flare.site_settings import SiteSettings
 
 _MODULE = "nvflare.private.fed.app.client.client_train"
 
@@ -24,8 +24,10 @@ def main() -> None:
     kit = given.kit.resolve()
     if not (kit / "startup" / "client.key").is_file():
         parser.error(f"--kit: {kit} is not a client's kit")
-    if not Path(os.environ.get(RUNS_VARIABLE, "")).is_absolute():
-        parser.error(f"{RUNS_VARIABLE}: must name the folder of prepared runs by an absolute path")
+    try:
+        SiteSettings.from_environment(os.environ)
+    except ValueError as refused:
+        parser.error(str(refused))
     settings = (f"uid={given.site}", f"org={given.site.lower()}")
     sys.exit(keep(flare_command(_MODULE, kit, "fed_client.json", *settings), kit))
 

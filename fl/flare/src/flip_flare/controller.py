@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,9 @@ class NnunetController(ModelController):
         self._attempt = attempt
         self._trusts = trusts
         self._job = job
+        self._clients = ListeningCommunicator()
         self._given_up: str | None = None
-        self._failed: set[str] = set()
+        self._silent: set[str] = set()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Remember what FLARE tells by events only: why it gives the job up, and whose task ended in an error."""
@@ -89,7 +90,7 @@ class NnunetController(ModelController):
         elif event_type == AppEventType.AFTER_CONTRIBUTION_ACCEPT:
             peer = fl_ctx.get_peer_context()
             if peer is not None and not fl_ctx.get_prop(AppConstants.AGGREGATION_ACCEPTED):
-                self._failed.add(peer.get_identity_name())
+                self._silent.add(peer.get_identity_name())
         super().handle_event(event_type, fl_ctx)
 
     def run(self) -> None:
@@ -98,16 +99,15 @@ class NnunetController(ModelController):
             events.tell({"kind": "started", "sites": self._trusts})
             try:
                 job = Job.model_validate(self._job)
-                sites = FlareSites(self, self._trusts, fail_fast=job.minimum_sites is None)
-                outcome = federate(sites, job, FolderStore(self._folder), events.tell)
+                outcome = federate(FlareSites(self, self._trusts, job), job, FolderStore(self._folder), events.tell)
             except Exception as error:
-                events.tell(_ending(error))
+                events.tell(_ending(error, self._silent))
                 raise
             events.tell({"kind": "finished"} | _facts(outcome))
 
     def set_communicator(self, communicator: WFCommSpec) -> None:
         """Called by FLARE with a communicator of its own, which this one replaces."""
-        super().set_communicator(ListeningCommunicator())
+        super().set_communicator(self._clients)
 
     def ask(self, request: Request, sites: list[str], *, fail_fast: bool) -> tuple[dict[str, FLModel], set[str]]:
         """Give the sites a task and wait until each has answered or failed; with `fail_fast` until the first failure.
@@ -116,7 +116,7 @@ class NnunetController(ModelController):
         """
         started = time.monotonic()
         answers: dict[str, FLModel] = {}
-        self._failed.clear()
+        self._silent.clear()
         self.send_model(
             TASK,
             request_model(request),
@@ -124,17 +124,17 @@ class NnunetController(ModelController):
             timeout=_OPERATION_TIMEOUT_S,
             callback=lambda answer: answers.update({answer.meta["client_name"]: answer}),
         )
-        while waiting := set(sites) - answers.keys() - self._failed:
+        while waiting := set(sites) - answers.keys() - self._silent:
             if self.abort_signal.triggered:
                 raise self._interruption()
-            self._failed |= {site for site in waiting if self.communicator.is_silent(site, since=started)}
-            if self._failed and fail_fast:
+            self._silent |= {site for site in waiting if self._clients.is_silent(site, since=started)}
+            if self._silent and fail_fast:
                 break
             if not self.get_num_standing_tasks():
-                self._failed |= set(sites) - answers.keys()
+                self._silent |= set(sites) - answers.keys()
             time.sleep(_CHECK_PERIOD_S)
         self.cancel_all_tasks()
-        return answers, self._failed & set(sites)
+        return answers, self._silent & set(sites)
 
     def _interruption(self) -> Interrupted:
         if self._given_up is not None:
@@ -145,10 +145,11 @@ class NnunetController(ModelController):
 class FlareSites:
     """`flip_nnunet.federation.Sites` by FLARE tasks. Who answered is what FLARE's mTLS says, not what a reply says."""
 
-    def __init__(self, controller: NnunetController, trusts: Sequence[str], *, fail_fast: bool) -> None:
+    def __init__(self, controller: NnunetController, trusts: Sequence[str], job: Job) -> None:
         self._controller = controller
         self._trusts = list(trusts)
-        self._fail_fast = fail_fast
+        self._job = job.model_dump(mode="json")
+        self._fail_fast = job.minimum_sites is None
 
     def names(self) -> list[str]:
         return list(self._trusts)
@@ -156,7 +157,8 @@ class FlareSites:
     def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
         """Ask the sites at once and wait for them. Raises `SitesFailed`; `Interrupted` if the job is over."""
         targets = self._trusts if sites is None else list(sites)
-        answers, failed = self._controller.ask(Request(operation, message), targets, fail_fast=self._fail_fast)
+        request = Request(operation, self._job, message)
+        answers, failed = self._controller.ask(request, targets, fail_fast=self._fail_fast)
         replies = {site: _message(answer) for site, answer in answers.items()}
         return settle(operation, dict.fromkeys(failed, _SILENT.as_message()) | replies)
 
@@ -168,19 +170,23 @@ def _message(answer: FLModel) -> Message:
         return SiteFailure("malformed-answer", str(error)).as_message()
 
 
-def _ending(error: Exception) -> dict[str, Any]:
-    """The event that tells why an attempt did not finish."""
+def _ending(error: Exception, silent: set[str]) -> dict[str, Any]:
+    """The event that tells why an attempt did not finish; `silent` are the sites that left the last task unanswered."""
     if isinstance(error, Interrupted):
         return {"kind": "interrupted", "reason": error.reason, "detail": str(error)}
-    if isinstance(error, SitesFailed):
-        silent = all(failure.code == _SILENT.code for failure in error.failures.values())
+    if silent:
         return {
-            "kind": "interrupted" if silent else "failed",
-            "reason": "sites-silent" if silent else "sites-failed",
+            "kind": "interrupted",
+            "reason": "sites-silent",
+            "sites": _as_facts(dict.fromkeys(sorted(silent), _SILENT)),
+            "detail": str(error),
+        }
+    if isinstance(error, SitesFailed):
+        return {
+            "kind": "failed",
+            "reason": "sites-failed",
             "operation": error.operation,
-            "sites": {
-                site: {"code": failure.code, "detail": failure.detail} for site, failure in error.failures.items()
-            },
+            "sites": _as_facts(error.failures),
             "detail": str(error),
         }
     return {
@@ -188,6 +194,10 @@ def _ending(error: Exception) -> dict[str, Any]:
         "reason": getattr(error, "code", "internal-error"),
         "detail": f"{type(error).__name__}: {error}",
     }
+
+
+def _as_facts(failures: Mapping[str, SiteFailure]) -> dict[str, dict[str, str]]:
+    return {site: {"code": failure.code, "detail": failure.detail} for site, failure in failures.items()}
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-KIT_VARIABLE = "FLIP_FLARE_KIT"
+KIT_VARIABLE = "FLIP_FLARE_KEPT_KIT"
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}

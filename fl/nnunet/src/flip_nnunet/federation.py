@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from flip_nnunet.dataset import canonical_description
+from flip_nnunet.differences import differences
+from flip_nnunet.export import TrainedModel, export, file_digest
+from flip_nnunet.fingerprint import Fingerprint, federated_fingerprint
 from flip_nnunet.job import Job
-from flip_nnunet.message import Json, Message, Weights
+from flip_nnunet.message import Json, Message, SitesFailed, Weights, digest, weights_digest
+from flip_nnunet.weights import ContributionRefused, check_contribution, weighted_mean
 
 
 class Sites(Protocol):
@@ -63,6 +69,217 @@ class Outcome:
     archive_sha256: str
 
 
+class RecordsDiffer(Exception):
+    """Records that must be equal at all sites are not. `differences`: where, and each site's value."""
+
+    code = "records-differ"
+
+    def __init__(self, records: Mapping[str, Json]) -> None:
+        self.differences = differences(records)
+        super().__init__(f"the sites differ at {', '.join(found['path'] for found in self.differences)}")
+
+
+class SchemasDiffer(RecordsDiffer):
+    """The sites' data sets have other channels, labels or files."""
+
+    code = "schemas-differ"
+
+
+class PlansDiffer(RecordsDiffer):
+    """The sites' plans are not identical, so their networks or their data are not either."""
+
+    code = "plans-differ"
+
+
+class TooFewContributions(Exception):
+    """A round got fewer usable contributions than the job asks for. Its weights stay those of the round before."""
+
+    code = "too-few-contributions"
+
+
 def federate(sites: Sites, job: Job, store: Store, tell: Tell) -> Outcome:
-    """Plan, train and export `job` over `sites`."""
-    raise NotImplementedError
+    """Fingerprint, plan, preprocess, train and export `job` over `sites`.
+
+    With `starting_fed_round` the training goes on from the weights that `store` holds of the round before; all the
+    rest is found again, and the sites reuse what they have preprocessed. Raises `SitesFailed`, `SchemasDiffer`,
+    `PlansDiffer`, `TooFewContributions` or the store's `RoundMissing`; the sites keep their state for another attempt.
+    """
+    return _Federation(sites, job, store, tell).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Cohort:
+    """The sites' data sets, seen together."""
+
+    cases: dict[str, int]
+    schema: Json
+    versions: Json
+
+    @property
+    def total(self) -> int:
+        return sum(self.cases.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """The planned network before its first round."""
+
+    weights: Weights
+    ties: dict[str, str]
+    mirroring_axes: list[int] | None
+
+
+class _Federation:
+    def __init__(self, sites: Sites, job: Job, store: Store, tell: Tell) -> None:
+        self._sites = sites
+        self._job = job
+        self._store = store
+        self._tell = tell
+        self._names = sorted(sites.names())
+
+    def run(self) -> Outcome:
+        self._store.save_record("job", self._job.model_dump(mode="json"))
+        cohort = self._describe()
+        fingerprint = self._fingerprint(cohort)
+        plan = self._plan(cohort, fingerprint)
+        self._preprocess()
+        network = self._initialise()
+        weights, digests = self._train(cohort, network)
+        self._sites.ask("stop", Message())
+        archive = self._export(cohort, fingerprint, plan, network, weights, digests)
+        archive_sha256 = file_digest(archive)
+        self._tell(
+            {"kind": "exported", "archive": archive.name, "sha256": archive_sha256, "bytes": archive.stat().st_size}
+        )
+        final = weights_digest(weights)
+        return Outcome(digest(plan), final, cohort.cases, self._job.payload.num_rounds, archive, archive_sha256)
+
+    def _describe(self) -> _Cohort:
+        self._tell({"kind": "preparing", "sites": self._names})
+        replies = self._sites.ask("describe", Message())
+        schemas = {site: reply.meta["schema"] for site, reply in replies.items()}
+        if len({digest(schema) for schema in schemas.values()}) > 1:
+            raise SchemasDiffer(schemas)
+        return _Cohort(
+            cases={site: int(replies[site].meta["cases"]) for site in self._names},
+            schema=schemas[self._names[0]],
+            versions={site: replies[site].meta["versions"] for site in self._names},
+        )
+
+    def _fingerprint(self, cohort: _Cohort) -> Fingerprint:
+        self._tell({"kind": "fingerprint", "cases": cohort.cases})
+        fingerprint = federated_fingerprint(
+            lambda operation, meta: self._sites.ask(operation, Message(meta)),
+            cohort.total,
+            len(cohort.schema["channel_names"]),
+            self._job.profile.intensity_voxels,
+        )
+        self._store.save_record("fingerprint", fingerprint.as_json())
+        return fingerprint
+
+    def _plan(self, cohort: _Cohort, fingerprint: Fingerprint) -> Json:
+        question = Message({"fingerprint": fingerprint.as_json(), "cases": cohort.total})
+        plans = {site: reply.meta["plan"] for site, reply in self._sites.ask("plan", question).items()}
+        if len({digest(plan) for plan in plans.values()}) > 1:
+            raise PlansDiffer(plans)
+        plan = plans[self._names[0]]
+        self._store.save_record("plan", plan)
+        configuration = plan["configurations"][self._job.payload.model_configuration]
+        shown = {key: configuration[key] for key in ("patch_size", "batch_size", "spacing")}
+        self._tell({"kind": "plan-agreed", "digest": digest(plan), **shown})
+        return plan
+
+    def _preprocess(self) -> None:
+        self._tell({"kind": "preprocessing"})
+        replies = self._sites.ask("preprocess", Message())
+        done = {site: {"reused": reply.meta["reused"], "seconds": reply.meta["seconds"]}
+                for site, reply in replies.items()}  # fmt: skip
+        self._tell({"kind": "preprocessed", "sites": done})
+
+    def _initialise(self) -> _Network:
+        first = self._names[0]
+        reply = self._sites.ask("initialise", Message(), [first])[first]
+        return _Network(reply.arrays, reply.meta["ties"], reply.meta["mirroring_axes"])
+
+    def _train(self, cohort: _Cohort, network: _Network) -> tuple[Weights, dict[int, str]]:
+        payload = self._job.payload
+        start = payload.starting_fed_round
+        weights = self._store.load_round(start - 1) if start else network.weights
+        parameters = sum(array.size for array in network.weights.values())
+        self._tell({"kind": "training-started", "round": start, "rounds": payload.num_rounds, "parameters": parameters})
+        digests: dict[int, str] = {}
+        for number in range(start, payload.num_rounds):
+            weights, digests[number] = self._round(number, weights, cohort)
+        return weights, digests
+
+    def _round(self, number: int, weights: Weights, cohort: _Cohort) -> tuple[Weights, str]:
+        started = time.monotonic()
+        contributions = self._contributions(number, weights, cohort)
+        factors = {site: cohort.cases[site] * self._job.site_weights.get(site, 1.0) for site in contributions}
+        mean = weighted_mean({site: reply.arrays for site, reply in contributions.items()}, factors)
+        saved = self._store.save_round(number, mean)
+        told = {
+            site: {
+                "cases": cohort.cases[site],
+                "weight": factors[site] / sum(factors.values()),
+                "metrics": reply.meta["metrics"],
+                "state": reply.meta["state"],
+                "seconds": reply.meta["seconds"],
+            }
+            for site, reply in contributions.items()
+        }
+        self._tell(
+            {
+                "kind": "round-complete",
+                "round": number,
+                "rounds": self._job.payload.num_rounds,
+                "digest": saved,
+                "sites": told,
+                "seconds": round(time.monotonic() - started, 3),
+            }
+        )
+        return mean, saved
+
+    def _contributions(self, number: int, weights: Weights, cohort: _Cohort) -> dict[str, Message]:
+        """The usable replies of a round; one that is not is told and left out while enough others remain."""
+        try:
+            replies = self._sites.ask("train_round", Message({"round": number}, weights))
+        except SitesFailed as failed:
+            replies = failed.replies
+            for site, failure in sorted(failed.failures.items()):
+                self._refuse(number, site, failure.code, failure.detail)
+        usable: dict[str, Message] = {}
+        for site in sorted(replies):
+            try:
+                check_contribution(replies[site], weights, number, cohort.cases[site])
+            except ContributionRefused as refused:
+                self._refuse(number, site, refused.code, refused.detail)
+            else:
+                usable[site] = replies[site]
+        needed = self._job.minimum_sites or len(self._names)
+        if len(usable) < needed:
+            raise TooFewContributions(f"round {number}: {len(usable)} usable contributions, {needed} needed")
+        return usable
+
+    def _refuse(self, number: int, site: str, code: str, detail: str) -> None:
+        self._tell({"kind": "contribution-refused", "round": number, "site": site, "code": code, "detail": detail})
+
+    def _export(
+        self,
+        cohort: _Cohort,
+        fingerprint: Fingerprint,
+        plan: Json,
+        network: _Network,
+        weights: Weights,
+        digests: dict[int, str],
+    ) -> Path:
+        description = canonical_description(cohort.schema, cohort.total, self._job.dataset_name)
+        model = TrainedModel(plan, description, fingerprint.content, weights, network.ties, network.mirroring_axes)
+        seal: Json = {
+            "format": 1,
+            "job": self._job.model_dump(mode="json"),
+            "cases": cohort.cases,
+            "versions": cohort.versions,
+            "rounds": {str(number): digests[number] for number in sorted(digests)},
+        }
+        return export(model, self._job, seal, self._store.results())

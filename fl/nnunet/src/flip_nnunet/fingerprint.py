@@ -28,7 +28,7 @@ Ask = Callable[[str, Json], Replies]
 """Puts one operation with its meta to every site; the answers by site."""
 
 
-class Inconsistent(Exception):  # noqa: N818 - reads as the fact it is
+class Inconsistent(Exception):
     """The sites' answers cannot belong together."""
 
     code = "answers-inconsistent"
@@ -81,7 +81,7 @@ def _intensities(ask: Ask, replies: Replies, channel: int) -> Json:
     if total == 0:
         raise Inconsistent(f"channel {channel}: no case has a foreground voxel")
     if all(summary["integer"] for summary in summaries):
-        return _from_histogram(sum(reply.arrays[f"histogram/{channel}"] for reply in replies.values()), total)
+        return _from_histogram(_sum(replies, f"histogram/{channel}"), total)
     return _from_refinement(ask, channel, total)
 
 
@@ -144,9 +144,7 @@ def _properties(mean: float, variance: float, at: Mapping[int, float], total: in
 # --- geometry ---------------------------------------------------------------------------------------------------
 
 
-def _geometry(
-    ask: Ask, cases: int
-) -> tuple[list[list[float]], list[list[float]], float, tuple[float, float, float]]:
+def _geometry(ask: Ask, cases: int) -> tuple[list[list[float]], list[list[float]], float, tuple[float, float, float]]:
     low, high = (cases - 1) // 2, cases // 2
     tenth = _between(10.0, cases)[:2]
     columns = {f"spacing/{axis}": Column(64, tuple(sorted({*tenth, low, high}))) for axis in _AXES}
@@ -155,8 +153,12 @@ def _geometry(
     at = order_statistics(_geometry_counts(ask, {}), columns)
 
     tenths = [_tenth([at[f"spacing/{axis}"][rank] for rank in tenth], cases) for axis in _AXES]
-    spacings = _rows([(first, at[f"spacing/{axis}"][low], at[f"spacing/{axis}"][high])
-                      for axis, first in zip(_AXES, tenths, strict=True)])
+    spacings = _rows(
+        [
+            (first, at[f"spacing/{axis}"][low], at[f"spacing/{axis}"][high])
+            for axis, first in zip(_AXES, tenths, strict=True)
+        ]
+    )
     shapes = _rows([(at[f"shape/{axis}"][low], at[f"shape/{axis}"][low], at[f"shape/{axis}"][high]) for axis in _AXES])
 
     new_columns = {f"new_shape/{axis}": Column(DIGIT_BITS, (low, high)) for axis in _AXES}
@@ -187,4 +189,8 @@ def _rows(axes: Iterable[tuple[float, float, float]]) -> list[list[float]]:
 
 
 def _summed(replies: Replies, queries: Mapping[str, Json]) -> dict[str, Counts]:
-    return {name: sum(reply.arrays[f"counts/{name}"] for reply in replies.values()) for name in queries}
+    return {name: _sum(replies, f"counts/{name}") for name in queries}
+
+
+def _sum(replies: Replies, name: str) -> NDArray[np.int64]:
+    return np.sum([reply.arrays[name] for reply in replies.values()], axis=0, dtype=np.int64)

@@ -59,7 +59,7 @@ class SiteFailure:
         return Message({_FAILURE: {"code": self.code, "detail": self.detail}})
 
 
-class SiteFailed(Exception):  # noqa: N818 - reads as the fact it is
+class SiteFailed(Exception):
     """Raised inside a site: it cannot do what it was asked."""
 
     def __init__(self, code: str, detail: str) -> None:
@@ -67,7 +67,7 @@ class SiteFailed(Exception):  # noqa: N818 - reads as the fact it is
         super().__init__(f"{code}: {detail}")
 
 
-class SitesFailed(Exception):  # noqa: N818 - reads as the fact it is
+class SitesFailed(Exception):
     """Some sites gave no usable answer. `replies` holds the answers of the others."""
 
     def __init__(self, operation: str, failures: Mapping[str, SiteFailure], replies: Mapping[str, Message]) -> None:

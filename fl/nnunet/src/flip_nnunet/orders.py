@@ -60,8 +60,8 @@ def count(values: Array, query: Json) -> Counts:
         chunk = keys(values[start : start + _CHUNK], width) >> np.uint64(shift)
         digits = (chunk & np.uint64(BINS - 1)).astype(np.int64)
         above = chunk >> np.uint64(DIGIT_BITS)
-        for row, prefix in zip(counts, prefixes, strict=True):
-            row += np.bincount(digits[above == np.uint64(prefix)], minlength=BINS)
+        for row, prefix in enumerate(prefixes):
+            counts[row] += np.bincount(digits[above == np.uint64(prefix)], minlength=BINS)
     return counts
 
 

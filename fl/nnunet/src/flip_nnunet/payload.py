@@ -13,6 +13,8 @@ from pydantic.functional_validators import AfterValidator, BeforeValidator
 
 Configuration = Literal["2d", "3d_lowres", "3d_fullres"]
 Device = Literal["cpu", "cuda", "mps"]
+PLANS_NAME = "nnUNetPlans"
+"""nnU-Net's name for the plans of its default planner."""
 
 
 @cache
@@ -36,7 +38,9 @@ def trainer_modules() -> dict[str, str]:
 
 def _not_a_cascade(value: object) -> object:
     if isinstance(value, str) and "cascade" in value:
-        raise ValueError(f"{value} is a cascade and needs predictions of an earlier stage; use 2d, 3d_lowres or 3d_fullres")
+        raise ValueError(
+            f"{value} is a cascade and needs predictions of an earlier stage; use 2d, 3d_lowres or 3d_fullres"
+        )
     return value
 
 

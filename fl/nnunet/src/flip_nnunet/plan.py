@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -18,9 +17,7 @@ from numpy.typing import NDArray
 
 from flip_nnunet.fingerprint import Fingerprint
 from flip_nnunet.message import Json, SiteFailed
-from flip_nnunet.payload import ComputeProfile
-
-PLANS_NAME = "nnUNetPlans"
+from flip_nnunet.payload import PLANS_NAME, ComputeProfile
 
 
 def target_spacing(synopsis: Json) -> NDArray[np.float64]:
@@ -56,7 +53,7 @@ def make_plan(
 def _resampled_to(shape: tuple[float, float, float]) -> Iterator[None]:
     """Let the planner see cases that all have this shape after resampling: it takes the median of them."""
     resampled = np.array(shape)
-    with mock.patch.object(default_experiment_planner, "compute_new_shape", lambda *_: resampled):
+    with mock.patch.object(default_experiment_planner, "compute_new_shape", return_value=resampled):
         yield
 
 
@@ -68,17 +65,3 @@ def _cap(configuration: Json, profile: ComputeProfile) -> None:
         ]
     if profile.max_batch_size is not None:
         configuration["batch_size"] = min(configuration["batch_size"], profile.max_batch_size)
-
-
-def differences(records: Mapping[str, Any], path: str = "") -> list[Json]:
-    """Where JSON values differ between sites: `{"path": "/a/0/b", "values": {site: value}}`, None where one is absent."""
-    if all(isinstance(record, dict) for record in records.values()):
-        keys = sorted({key for record in records.values() for key in record})
-        parts = [(f"{path}/{key}", {site: record.get(key) for site, record in records.items()}) for key in keys]
-    elif len({len(record) if isinstance(record, list) else -1 for record in records.values()} | {-1}) == 2:
-        length = len(next(iter(records.values())))
-        parts = [(f"{path}/{i}", {site: record[i] for site, record in records.items()}) for i in range(length)]
-    else:
-        first, *others = records.values()
-        return [] if all(other == first for other in others) else [{"path": path, "values": dict(records)}]
-    return [difference for deeper, values in parts for difference in differences(values, deeper)]

@@ -13,7 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from flip_nnunet.dataset import RawDataset
 from flip_nnunet.message import Json, digest
 from flip_nnunet.nnunet import in_processes
-from flip_nnunet.plan import PLANS_NAME
+from flip_nnunet.payload import PLANS_NAME
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """What a site tells of its images: counts over bins, never a value of a case.
 
-The voxels are drawn as nnU-Net's fingerprint draws them: with replacement, the same number from every case, seeded alike
-for every case. With the number per case derived from the cases of all sites, the samples of all sites together are
-those that nnU-Net would draw from the pooled data.
+The voxels are drawn as nnU-Net's fingerprint draws them: with replacement, the same number from every case, each case
+seeded alike. With the number per case derived from the cases of all sites, the samples of all sites together are those
+that nnU-Net would draw from the pooled data.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _GEOMETRY = "geometry.npz"
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The drawn voxels and the geometry of the cases, kept in a folder of the site for the rounds that ask about them."""
+    """The drawn voxels and the geometry of the cases, kept in a folder of the site while it is asked about."""
 
     folder: Path
     channels: int
@@ -91,7 +91,7 @@ class Statistics:
         return count(self.voxels(channel), query)
 
     def count_geometry(self, column: str, query: Json, target_spacing: NDArray[np.float64] | None) -> Counts:
-        """Count one column: `spacing/AXIS`, `shape/AXIS`, `relative_size`, or `new_shape/AXIS` under `target_spacing`."""
+        """Count a column: `spacing/AXIS`, `shape/AXIS`, `relative_size`, or `new_shape/AXIS` under `target_spacing`."""
         return count(self._geometry_column(column, target_spacing), query)
 
     def _geometry_column(self, column: str, target_spacing: NDArray[np.float64] | None) -> Array:

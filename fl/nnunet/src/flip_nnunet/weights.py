@@ -10,7 +10,7 @@ import numpy as np
 from flip_nnunet.message import Message, Weights
 
 
-class ContributionRefused(Exception):  # noqa: N818 - reads as the fact it is
+class ContributionRefused(Exception):
     """A site's contribution to a round cannot be used."""
 
     def __init__(self, code: str, detail: str) -> None:

@@ -1,5 +1,6 @@
 """The routes of people: how they come in, and what admins do about them."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -103,17 +104,15 @@ class AddressView(BaseModel):
 # --- what the routes stand on -------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
 class Desk:
     """What the routes need beside the backbone."""
 
-    def __init__(
-        self, settings: AuthSettings, key: SigningKey, passwords: Passwords, door: Door, postman: Postman
-    ) -> None:
-        self.settings = settings
-        self.key = key
-        self.passwords = passwords
-        self.door = door
-        self.postman = postman
+    settings: AuthSettings
+    key: SigningKey
+    passwords: Passwords
+    door: Door
+    postman: Postman
 
 
 def _desk(request: Request) -> Desk:

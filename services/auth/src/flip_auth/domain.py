@@ -40,7 +40,7 @@ class User:
     sessions: tuple[SessionId, ...] = ()
 
 
-def evolve(user: User, event: Message) -> User:
+def evolve(user: User, event: Message) -> User:  # noqa: PLR0911 (one an event)
     """The user after `event`."""
     match event:
         case UserInvited(role=role):
@@ -83,6 +83,7 @@ def invite_again(user: User, user_id: UserId, digest: Sha256) -> UserInvited:
 def change_role(user: User, user_id: UserId, role: Role, *, by: UserId) -> RoleChanged:
     """Give the user another role (ACC-4). Nobody changes their own: somebody stays admin."""
     _not_oneself(user_id, by)
+    require(user.status != "absent", "user-not-known")
     require(user.role != role, "role-already-held", role=role)
     return RoleChanged(user_id=user_id, role=role)
 

@@ -88,16 +88,15 @@ class Door:
         kept = None if new_password is None else await self.passwords.hash(new_password)
         session = _NewSession(account.user_id, datetime.now(UTC) + timedelta(hours=self.settings.session_hours))
         actor = "anonymous" if proof == "none" else f"user:{account.user_id}"
-        async with self._work(actor, caller) as work:
-            async with work.on(domain.USER_AGGREGATE, account.user_id) as user:
-                if await store.account(work.db, account.user_id) != account:
-                    raise _shut_out("wrong-password")  # the password was changed while it was checked
-                failed = domain.refuse_login(user.state, account.user_id, proof)
-                if failed:
-                    user.record(failed)
-                else:
-                    await store.clear_tries(work.db, who)
-                    await self._open(work, user, session, proof, kept)
+        async with self._work(actor, caller) as work, work.on(domain.USER_AGGREGATE, account.user_id) as user:
+            if await store.account(work.db, account.user_id) != account:
+                raise _shut_out("wrong-password")  # the password was changed while it was checked
+            failed = domain.refuse_login(user.state, account.user_id, proof)
+            if failed:
+                user.record(failed)
+            else:
+                await store.clear_tries(work.db, who)
+                await self._open(work, user, session, proof, kept)
         if failed:
             raise _shut_out(failed.reason)
         return self._opened(session, _version(work, account.user_id))
@@ -128,12 +127,11 @@ class Door:
             raise Forbidden("password-wrong", "The current password is another one.", field="current_password")
         kept = await self.passwords.hash(new_password)
         session = _NewSession(account.user_id, datetime.now(UTC) + timedelta(hours=self.settings.session_hours))
-        async with self._work(str(actor), caller) as work:
-            async with work.on(domain.USER_AGGREGATE, actor.user_id) as user:
-                user.record(*domain.change_password(user.state, actor.user_id, session.session_id))
-                await store.set_password(work.db, actor.user_id, kept)
-                await store.clear_tries(work.db, who)
-                await session.keep(work)
+        async with self._work(str(actor), caller) as work, work.on(domain.USER_AGGREGATE, actor.user_id) as user:
+            user.record(*domain.change_password(user.state, actor.user_id, session.session_id))
+            await store.set_password(work.db, actor.user_id, kept)
+            await store.clear_tries(work.db, who)
+            await session.keep(work)
         return self._opened(session, _version(work, actor.user_id))
 
     async def refresh(self, token: str, caller: Caller) -> Opened:

@@ -1,4 +1,4 @@
-"""Invitations: a one-time password, kept as a hash and in a mail that waits to be sent, and the sender of such mails."""
+"""Invitations: a one-time password, kept as a hash and in a mail until that is sent; and who sends such mails."""
 
 import asyncio
 from dataclasses import dataclass, field

@@ -11,10 +11,10 @@ from typing import Any
 
 from flip_chassis.access import ALGORITHM, ISSUER, Claims
 from joserfc import jwt
-from joserfc.jwk import OKPKey
+from joserfc.jwk import KeyParameters, OKPKey
 
 ACCESS_LASTS = timedelta(minutes=5)
-_USE = {"use": "sig", "alg": ALGORITHM}
+_USE: KeyParameters = {"use": "sig", "alg": ALGORITHM}
 
 
 @dataclass(frozen=True, slots=True)

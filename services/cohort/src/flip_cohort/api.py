@@ -1,5 +1,6 @@
 """The hub's routes: run and save a query, look at its versions and answers, look at the frozen cohorts."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -84,7 +85,7 @@ async def run_and_save(
 ) -> Query:
     """Save the next version of the query and send it to the chosen Trusts."""
     settings: HubSettings = request.app.state.context.settings
-    guard.admit(body.sql, imaging=body.imaging)
+    await asyncio.to_thread(guard.admit, body.sql, imaging=body.imaging)
     now = datetime.now(UTC)
     async with work.db.transaction():
         async with work.on(QUERIES, project_id) as queries:
@@ -144,11 +145,11 @@ async def _queries(db: Reading, project_id: ProjectId) -> list[Query]:
 
 
 def _query(version: Row, rows: Iterable[Row], now: datetime) -> Query:
-    answers = [_answer(row, overdue=now > version["deadline"]) for row in rows]
-    return Query(**dict(version), answers=answers, together=_together(answers))
+    answers = [answer_of(row, overdue=now > version["deadline"]) for row in rows]
+    return Query(**dict(version), answers=answers, together=add_up(answers))
 
 
-def _answer(row: Row, *, overdue: bool) -> Answer:
+def answer_of(row: Row, *, overdue: bool) -> Answer:
     """A Trust's answer; one that is overdue has timed out for who asks, and still counts should it come."""
     late = overdue and row["state"] in ("sent", "running")
     return Answer(
@@ -173,7 +174,8 @@ def _cohort(row: Row) -> Cohort:
     )
 
 
-def _together(answers: Sequence[Answer]) -> Together:
+def add_up(answers: Sequence[Answer]) -> Together:
+    """What the Trusts' numbers add up to."""
     counted = [answer for answer in answers if isinstance(answer.persons, int)]
     sums: dict[str, dict[str, int]] = {}
     for answer in counted:

@@ -59,7 +59,7 @@ def save(
         status == "draft",
         "project-not-in-draft",
         "The query is locked from staging on; an admin can un-stage.",
-        status=status,
+        state=status,
     )
     if not trusts:
         raise Invalid("no-trust-chosen", "Choose the Trusts to ask.", field="trusts")

@@ -1,10 +1,15 @@
 """What the hub's cohort service hears: users, projects, the Trusts' reports; and the projections of what it says."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 from flip_chassis.access import project_handlers, user_handlers
 from flip_chassis.database import Connection
 from flip_chassis.handlers import projection, reaction, trust_of
 from flip_chassis.refusal import Refused
+from flip_chassis.telemetry import log
 from flip_chassis.work import Work
+from flip_contracts.base import Report
 from flip_contracts.cloudevents import Envelope
 from flip_contracts.cohort import (
     CohortAnswered,
@@ -22,6 +27,16 @@ from flip_contracts.projects import ProjectApproved, ProjectStaged
 
 from flip_cohort import domain, hub_store
 from flip_cohort.domain import QUERIES
+
+
+@contextmanager
+def _heeding(report: Report, said: Envelope) -> Generator[None]:
+    """Leave a report that answers nothing we asked without effect: no Trust can hold up what the others say by it."""
+    try:
+        yield
+    except Refused as refused:
+        log.warning("a report has no effect", trust=trust_of(said), type=report.type_name, reason=refused.code)
+
 
 # --- queries ----------------------------------------------------------------------------------------------------------
 
@@ -43,8 +58,9 @@ async def remember_start(report: TrustTookUpQuery, db: Connection, said: Envelop
 
 @reaction
 async def take_answer(report: TrustAnsweredQuery, work: Work, said: Envelope) -> None:
-    async with work.on(QUERIES, report.project_id) as queries:
-        queries.record(*domain.answer(queries.state, trust_of(said), report))
+    with _heeding(report, said):
+        async with work.on(QUERIES, report.project_id) as queries:
+            queries.record(*domain.answer(queries.state, trust_of(said), report))
 
 
 @projection
@@ -83,14 +99,16 @@ async def remember_asking(command: FreezeCohort, db: Connection, said: Envelope)
 
 @reaction
 async def take_freeze(report: TrustFrozeCohort, work: Work, said: Envelope) -> None:
-    async with work.on(QUERIES, report.project_id) as queries:
-        queries.record(*domain.freeze(queries.state, trust_of(said), report))
+    with _heeding(report, said):
+        async with work.on(QUERIES, report.project_id) as queries:
+            queries.record(*domain.freeze(queries.state, trust_of(said), report))
 
 
 @reaction
 async def take_refusal(report: TrustRefusedFreeze, work: Work, said: Envelope) -> None:
-    async with work.on(QUERIES, report.project_id) as queries:
-        queries.record(*domain.refuse_freeze(queries.state, trust_of(said), report))
+    with _heeding(report, said):
+        async with work.on(QUERIES, report.project_id) as queries:
+            queries.record(*domain.refuse_freeze(queries.state, trust_of(said), report))
 
 
 @projection

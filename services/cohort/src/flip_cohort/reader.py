@@ -79,7 +79,7 @@ async def find(dsn: str, query: Admitted, *, imaging: bool, limits: Limits, toda
         OmopUnreachable: no connection, or it was lost.
     """
     statement = _statement(query, imaging=imaging, most_rows=limits.most_rows)
-    rows = await _run(dsn, statement, limits)
+    rows = await run(dsn, statement, limits)
     if len(rows) > limits.most_rows:
         raise QueryFailed("failed", "too-many-rows")
     return _grouped(rows, query, today)
@@ -114,7 +114,8 @@ def _statement(query: Admitted, *, imaging: bool, most_rows: int) -> str:
     return f"SELECT DISTINCT {listed} FROM ({query.sql}) q {' '.join(joins)} LIMIT {most_rows + 1}"  # noqa: S608
 
 
-async def _run(dsn: str, statement: str, limits: Limits) -> list[Any]:
+async def run(dsn: str, statement: str, limits: Limits) -> list[Any]:
+    """Run one statement that may only read, on a connection of its own. Raises as `find` does."""
     try:
         connection = await asyncpg.connect(
             dsn,

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from flip_chassis.database import UNREACHABLE
+from flip_chassis.database import UNREACHABLE, Connection
 from flip_chassis.log import Cause
 from flip_chassis.refusal import Refused, require
 from flip_chassis.service import Backbone
@@ -36,7 +36,7 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is said of a query, with the persons behind it where a number is told."""
+    """What is to be said of a query, with the persons behind it where that is a number."""
 
     report: TrustAnsweredQuery
     persons: frozenset[int] = frozenset()
@@ -92,9 +92,18 @@ class Runner:
         answer = await self._answered(job, query)
         async with self._working(job) as work, work.db.transaction():
             if await trust_store.finish_job(work.db, job):
-                if answer.persons:
-                    await trust_store.save_told_persons(work.db, job.project_id, job.version, answer.persons)
-                await work.say(answer.report)
+                await work.say(await self._told(work.db, job, answer))
+
+    async def _told(self, db: Connection, job: Job, answer: Answer) -> TrustAnsweredQuery:
+        """The report as it may be said beside what was told before, remembering the persons of what is told now."""
+        if not answer.persons:
+            return answer.report
+        await trust_store.lock_told(db, job.project_id)
+        earlier = await trust_store.told_persons(db, job.project_id, job.version)
+        if any(disclosure.differs_by_few(answer.persons, persons, self.rules) for persons in earlier):
+            return _report(job, "refused", reason="too-near-an-earlier-query")
+        await trust_store.save_told_persons(db, job.project_id, job.version, answer.persons)
+        return answer.report
 
     async def _answered(self, job: Job, query: Query) -> Answer:
         try:
@@ -103,7 +112,6 @@ class Runner:
             release = await asyncio.to_thread(disclosure.release, found.persons, found.distributions, self.rules)
             if release.persons == "suppressed":
                 return Answer(_report(job, "suppressed", persons="suppressed"))
-            await self._require_distance(job, found)
         except Refused as refused:
             return Answer(_report(job, "refused", reason=refused.code))
         except QueryFailed as failed:
@@ -119,19 +127,12 @@ class Runner:
             asked = await trust_store.count_queries(db, job.project_id)
         require(asked <= self.settings.queries_per_project, "query-budget-spent")
 
-    async def _require_distance(self, job: Job, found: Found) -> None:
-        """Refuse a number that would, beside an earlier one of the project, tell of a few persons."""
-        async with self.stands.pool.acquire() as db:
-            earlier = await trust_store.told_persons(db, job.project_id, job.version)
-        near = any(disclosure.differs_by_few(found.persons, persons, self.rules) for persons in earlier)
-        require(not near, "too-near-an-earlier-query")
-
     async def _found(self, job: Job, query: Query) -> Found:
         """What the query finds now, opted-out persons left out."""
         if job.attempts > _ATTEMPTS:
             raise QueryFailed("failed", "query-gave-no-end")
         require(guard.digest(query.sql) == query.asked.query_digest, "query-digest-differs")
-        admitted = guard.admit(query.sql, imaging=query.imaging)
+        admitted = await asyncio.to_thread(guard.admit, query.sql, imaging=query.imaging)
         limits = Limits(self.settings.statement_timeout_s, self.settings.work_mem_mib, self.settings.most_rows)
         omop, today = self.settings.omop.get_secret_value(), datetime.now(UTC).date()
         found = await reader.find(omop, admitted, imaging=query.imaging, limits=limits, today=today)

@@ -136,6 +136,11 @@ async def opted_out(db: Connection) -> frozenset[int]:
     return frozenset(row["person_id"] for row in await db.fetch("SELECT person_id FROM opt_out"))
 
 
+async def lock_told(db: Connection, project_id: ProjectId) -> None:
+    """Let one answer of the project be told at a time, until the transaction ends."""
+    await db.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"told/{project_id}")
+
+
 async def told_persons(db: Connection, project_id: ProjectId, version: int) -> list[frozenset[int]]:
     """The persons behind the numbers told of the project's other versions."""
     rows = await db.fetch(

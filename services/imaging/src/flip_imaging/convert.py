@@ -2,6 +2,8 @@
 
 DICOM's patient axes are LPS, NIfTI's are RAS; images are written in the orientation closest to RAS+. The rows and
 slices of a highdicom volume may run in any direction: arrays are only ever compared through their affines.
+
+highdicom takes 115 MiB and seconds to load. Only the processes that convert load it, not the service.
 """
 
 import hashlib
@@ -10,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import highdicom as hd
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from flip_imaging.ports import ConversionFailed
+
+if TYPE_CHECKING:
+    from highdicom import Volume
+    from highdicom.seg import Segmentation
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 IMAGE_MODALITIES = frozenset({"CT", "MR", "PT"})
@@ -74,6 +80,8 @@ def convert_segmentation(file: Path, image: Path, to: Path) -> ConvertedLabel:
 
     Raises ConversionFailed if segments overlap, share a name, or don't lie on the image's grid.
     """
+    import highdicom as hd  # noqa: PLC0415
+
     grid = _load(image)
     with _refusing("the segmentation doesn't lie on the image's grid"):
         segmentation = hd.seg.Segmentation.from_dataset(dcmread(file), copy=False)
@@ -130,13 +138,15 @@ def _longest_series(files: Iterable[Path]) -> list[Path]:
     return by_series[longest[0][0]]
 
 
-def _volume(datasets: Sequence[Dataset]) -> hd.Volume:
+def _volume(datasets: Sequence[Dataset]) -> "Volume":
+    import highdicom as hd  # noqa: PLC0415
+
     if len(datasets) == 1:
         return hd.Image.from_dataset(datasets[0], copy=False).get_volume(apply_real_world_transform=False)
     return hd.get_volume_from_series(datasets, apply_real_world_transform=False)
 
 
-def _segment_names(segmentation: hd.seg.Segmentation) -> dict[str, int]:
+def _segment_names(segmentation: "Segmentation") -> dict[str, int]:
     names = {n: str(segmentation.get_segment_description(n).segment_label) for n in segmentation.segment_numbers}
     labels = {name: number for number, name in names.items()}
     if len(labels) < len(names) or BACKGROUND in labels:

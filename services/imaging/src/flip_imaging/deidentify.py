@@ -23,7 +23,6 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.sr.coding import Code
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, SecondaryCaptureImageStorage
 
@@ -34,9 +33,9 @@ Action = Literal["removed", "emptied", "replaced", "uid-mapped", "date-shifted",
 
 METHOD = "PS3.15 2026c basic; modified dates; patient characteristics"
 METHOD_CODES = (
-    Code("113100", "DCM", "Basic Application Confidentiality Profile"),
-    Code("113107", "DCM", "Retain Longitudinal Temporal Information Modified Dates Option"),
-    Code("113108", "DCM", "Retain Patient Characteristics Option"),
+    ("113100", "Basic Application Confidentiality Profile"),
+    ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
+    ("113108", "Retain Patient Characteristics Option"),
 )
 OLDEST_AGE_YEARS = 90
 SHORTEST_IDENTIFIER = 3
@@ -287,7 +286,7 @@ def _sign(dataset: Dataset, *, patient: str, case: str, subject: Subject) -> Non
     dataset.ClinicalTrialSubjectID = patient
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = METHOD
-    dataset.DeidentificationMethodCodeSequence = [_coded(code) for code in METHOD_CODES]
+    dataset.DeidentificationMethodCodeSequence = [_coded(*code) for code in METHOD_CODES]
     dataset.LongitudinalTemporalInformationModified = "MODIFIED"
     transfer_syntax = dataset.file_meta.TransferSyntaxUID
     dataset.file_meta = FileMetaDataset()
@@ -306,9 +305,9 @@ def _refusing_what_cannot_be_parsed() -> Iterator[None]:
         raise DeidentificationRefused(f"an instance can't be parsed ({type(error).__name__})") from None
 
 
-def _coded(code: Code) -> Dataset:
+def _coded(value: str, meaning: str) -> Dataset:
     item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
     return item
 
 

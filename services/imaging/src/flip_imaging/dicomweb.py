@@ -16,7 +16,7 @@ from urllib3.exceptions import ReadTimeoutError
 
 from flip_imaging.ports import ImportProblem, RequestRefused, StudyIncomplete, TimedOut
 
-TALKATIVE = ("dicomweb_client", "urllib3", "pydicom", "pynetdicom", "highdicom")
+TALKATIVE = ("dicomweb_client", "urllib3", "pydicom", "highdicom")
 
 
 def silence_libraries() -> None:

@@ -152,8 +152,8 @@ class Importer:
                 else:
                     study.record(domain.fail(study.state, outcome, datetime.now(UTC), self._settings.retries))
             await tell_import(work, claim.project_id, self._settings.disclosure_threshold)
-        if isinstance(outcome, StudyImported):
-            await self._side.write_manifest(claim.project_id)
+            if isinstance(outcome, StudyImported):
+                await self._side.write_manifest(work.db, claim.project_id)
 
     # --- the rest -------------------------------------------------------------------------------------------------
 
@@ -163,9 +163,10 @@ class Importer:
     async def _list_cases(self) -> None:
         """Bring every manifest up to date: the process may have been lost between a change and its listing."""
         async with self._side.stands.pool.acquire() as db:
-            active = await store.projects(db, "active")
-        for project_id in active:
-            await self._side.write_manifest(project_id)
+            for project_id in await store.projects(db, "active"):
+                async with db.transaction():
+                    if await store.lock_project(db, project_id):
+                        await self._side.write_manifest(db, project_id)
 
     async def _renew_leases(self) -> bool:
         async with self._side.stands.pool.acquire() as db:

@@ -228,7 +228,7 @@ async def _register(side: TrustSide, work: Work, project_id: ProjectId, prepared
             if before is not None and before != label.series_instance_uid:
                 replaced.append(before)
         await tell_labels(work, project_id, side.settings.disclosure_threshold)
-    await side.write_manifest(project_id)
+        await side.write_manifest(work.db, project_id)
     for series in replaced:
         await side.archive.delete_series(series)
 

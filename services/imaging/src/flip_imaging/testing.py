@@ -1,6 +1,6 @@
 """What the tests share: small studies with everything planted in them that hospitals leave in DICOM."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +39,21 @@ class Scan:
         return file
 
 
-def make_scan(number: int) -> Scan:
-    """The scan of the patient with this number: voxels that differ from patient to patient."""
+def make_scan(number: int, mark: str = "") -> Scan:
+    """The scan of the patient with this number: voxels that differ from patient to patient.
+
+    `mark` makes it another study: with accession number, patient id and UIDs of its own.
+    """
     patient = patients("KCH")[number]
+    patient = replace(
+        patient, accession=f"{patient.accession}{mark}", hospital_number=f"{patient.hospital_number}{mark}"
+    )
     random = np.random.default_rng(number)
     image = random.integers(0, 4096, SHAPE, dtype=np.uint16)
     label = np.zeros(SHAPE, np.uint8)
     label[2:5, 3:8, 2:6], label[6:9, 3:8, 3:7], label[10:13, 3:8, 4:8] = 1, 2, 3
     affine = np.array([[2.0, 0, 0, -33.25 + number], [0, 1.5, 0, -17.5], [0, 0, 3.0, -41.0 - number], [0, 0, 0, 1]])
+    edition = f"imaging-tests{mark}"
     volume = Volume(image, label, affine)
-    series = mr_series(patient, volume, "imaging-tests")
-    return Scan(patient, volume, series, label_segmentation(patient, series, volume, "imaging-tests"))
+    series = mr_series(patient, volume, edition)
+    return Scan(patient, volume, series, label_segmentation(patient, series, volume, edition))

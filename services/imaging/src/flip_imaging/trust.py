@@ -1,8 +1,9 @@
 """What the parts of a Trust's role share."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from flip_chassis.database import Connection
 from flip_chassis.service import Backbone
 from flip_contracts.base import ProjectId
 
@@ -27,7 +28,6 @@ class TrustSide:
     folders: Folders
     trust_key: bytes
     operator_token: str
-    _manifest: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def policy(self) -> Policy:
@@ -38,10 +38,12 @@ class TrustSide:
         """The key of the project's pseudonyms."""
         return ProjectKey.derive(self.trust_key, project_id)
 
-    async def write_manifest(self, project_id: ProjectId) -> None:
-        """List the project's cases as they stand now for those who train on them."""
-        async with self._manifest:
-            async with self.stands.pool.acquire() as db, db.transaction(readonly=True):
-                labels = await store.labels(db, project_id)
-                cases = await store.cases(db, project_id)
-            await asyncio.to_thread(self.folders.write_manifest, project_id, labels, cases)
+    async def write_manifest(self, db: Connection, project_id: ProjectId) -> None:
+        """List the project's cases, as this transaction leaves them, for those who train on them.
+
+        The caller holds the project's lock. Where the transaction is lost afterwards the list is ahead of the database,
+        but right about the files; the next start of the service mends it.
+        """
+        labels = await store.labels(db, project_id)
+        cases = await store.cases(db, project_id)
+        await asyncio.to_thread(self.folders.write_manifest, project_id, labels, cases)

@@ -1,7 +1,11 @@
-"""Work on pixels in processes of its own: it blocks no loop, and data that crash a library crash only their study."""
+"""Work on pixels in processes of its own: it blocks no loop, and data that crash a library crash only their study.
+
+A process needs some seconds and 150 MiB to start (highdicom), so it stays for a while after its last work, then goes.
+"""
 
 import asyncio
 import multiprocessing
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +19,9 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
+IDLE_S = 30.0
+
+
 class Workshop:
     """At most `workers` processes, made when there is work; `rest` gives their memory back."""
 
@@ -23,6 +30,7 @@ class Workshop:
         self._limit_s = limit_s
         self._pool: ProcessPoolExecutor | None = None
         self._busy = 0
+        self._idle_since = 0.0
 
     async def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run `function` in a process. Raises what it raises, WorkerLost if its process died, TimedOut."""
@@ -39,10 +47,11 @@ class Workshop:
             raise TimedOut("the work on the study took too long") from None
         finally:
             self._busy -= 1
+            self._idle_since = time.monotonic()
 
     def rest(self) -> None:
-        """End the processes if they have nothing to do; the next work starts new ones."""
-        if self._pool is not None and not self._busy:
+        """End the processes if they had nothing to do for a while; the next work starts new ones."""
+        if self._pool is not None and not self._busy and time.monotonic() - self._idle_since > IDLE_S:
             self._close(self._pool)
 
     def close(self) -> None:

@@ -6,24 +6,22 @@ where it was. The FLARE server dies with the controller: an attempt that was run
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from flip_chassis.database import UNREACHABLE
 from flip_chassis.service import Backbone
 from flip_chassis.telemetry import log
-from flip_chassis.work import Work
 from flip_contracts.base import Message, TrustCode
-from flip_contracts.scheduler import Checkpoint
-from flip_contracts.trainer_node import NetFree, NetHeartbeat, StageReached
+from flip_contracts.trainer_node import NetFree, NetHeartbeat, RoundComplete
 from minio.error import MinioException
 from urllib3.exceptions import HTTPError
 
 from flip_trainer_node import domain, store, telling
-from flip_trainer_node.domain import ATTEMPTS, Attempt
+from flip_trainer_node.deciding import Decision, decide
+from flip_trainer_node.domain import Attempt
 from flip_trainer_node.driver import Driver, DriverRefused
-from flip_trainer_node.objects import ObjectDiffers, Objects
+from flip_trainer_node.objects import ObjectMissing, Objects
 from flip_trainer_node.run_folder import RunFolder, Tail
 from flip_trainer_node.settings import ControllerSettings
 
@@ -32,25 +30,27 @@ _ASK_S = 1.0
 _RETRY_S = 2.0
 _HEARTBEAT_S = 5.0
 _TELL_AFTER_S = 12.0
-"""How long the outcome of an attempt waits for the Trusts to have ended it."""
+"""How long the outcome of an attempt waits for its end at every Trust."""
 _UNDER_WAY = {"waiting", "running"}
-_STORE_AWAY = (MinioException, HTTPError)
+_AWAY = (*UNREACHABLE, MinioException, HTTPError)
 
 
 @dataclass(slots=True)
 class Controller:
-    """One net."""
+    """One net. What it knows only for itself it can find out again after a restart."""
 
     settings: ControllerSettings
     stands: Backbone
     driver: Driver
     objects: Objects
     connected: frozenset[TrustCode] = frozenset()
+    server_answers: bool = False
     free: bool = False
-    """Whether the net has said that it is free since its last run."""
+    """Whether it has said that it is free, and has had no run since."""
     tails: dict[str, Tail] = field(default_factory=dict[str, Tail])
-    asked_at: float = 0.0
     closing_since: dict[str, float] = field(default_factory=dict[str, float])
+    ended_jobs: set[str] = field(default_factory=set[str])
+    asked_at: float = 0.0
 
     async def run(self) -> None:
         """Carry on for ever."""
@@ -65,18 +65,22 @@ class Controller:
             await self._patiently(self._beat_once)
             await asyncio.sleep(_HEARTBEAT_S)
 
-    async def _patiently(self, step: Any) -> None:
-        """Do a step; where Postgres, FLARE or the object store is away it is done again later."""
-        try:
-            await step()
-        except (*UNREACHABLE, *_STORE_AWAY) as error:
-            log.warning("a part is away; the step is done again", reason=type(error).__name__)
-            await asyncio.sleep(_RETRY_S)
-        except DriverRefused as error:
-            log.info("FLARE is not ready; the step is done again", reason=error.code)
-            await asyncio.sleep(_ASK_S)
+    async def answers(self) -> bool:
+        """Whether the net's FLARE server answers."""
+        return self.server_answers
 
-    # --- between runs ---------------------------------------------------------------------------------------------
+    async def _patiently(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do a step until it is done: Postgres, FLARE and the object store may be away for a while."""
+        while True:
+            try:
+                return await step()
+            except _AWAY as error:
+                log.warning("a part is away; the step is done again", reason=type(error).__name__)
+            except DriverRefused as error:
+                log.warning("FLARE refused; the step is done again", reason=error.code)
+            await asyncio.sleep(_RETRY_S)
+
+    # --- the net --------------------------------------------------------------------------------------------------
 
     async def _beat_once(self) -> None:
         async with self.stands.working() as work:
@@ -95,33 +99,41 @@ class Controller:
     async def _step(self) -> None:
         async with self.stands.working() as work:
             row = await store.open_attempt(work.db)
-            attempt = await self._load(work, row["attempt_id"]) if row else None
-        await self._look_who_is_connected()
-        if row is None or attempt is None:
+            attempt = await store.attempt(work.db, row["attempt_id"]) if row else None
+        a_second_has_passed = time.monotonic() - self.asked_at >= _ASK_S
+        if a_second_has_passed:
+            self.asked_at = time.monotonic()
+            await self._look_who_is_connected()
+        if attempt is None:
             await self._rest()
             return
         self.free = False
         match attempt.status:
             case "preparing":
-                await self._prepare(row["attempt_id"], attempt)
+                await self._prepare(attempt)
             case "running":
-                await self._follow(row["attempt_id"], attempt)
+                await self._follow(attempt, ask=a_second_has_passed)
             case "closing":
-                await self._close(row["attempt_id"], attempt)
+                await self._end(attempt)
             case _:
-                await self._record(row["attempt_id"], lambda now: domain.settle(now))
+                await self._decide(attempt, domain.settle)
 
     async def _look_who_is_connected(self) -> None:
-        if time.monotonic() - self.asked_at >= _ASK_S:
-            self.asked_at = time.monotonic()
-            self.connected = frozenset()
+        try:
             self.connected = await self.driver.connected() & self.settings.trusts
+            self.server_answers = True
+        except DriverRefused as error:
+            log.info("the net's server does not answer", reason=error.code)
+            self.connected = frozenset()
+            self.server_answers = False
 
     async def _rest(self) -> None:
         await self._forget_ended_runs()
         if self.free or self.connected != self.settings.trusts:
             return
-        async with self.stands.working() as work, work.db.transaction():
+        for job in await self.driver.running():
+            await self.driver.abort(job)
+        async with self.stands.working() as work, store.deciding(work.db):
             if await store.open_attempt(work.db) is None:
                 fencing = await store.last_fencing(work.db)
                 await work.say(
@@ -135,9 +147,21 @@ class Controller:
                 await asyncio.to_thread(RunFolder.of(self.settings.work, run_id).remove)
                 await store.set_forgotten(work.db, run_id)
 
-    # --- a run ----------------------------------------------------------------------------------------------------
+    # --- an attempt -----------------------------------------------------------------------------------------------
 
-    async def _prepare(self, attempt_id: str, attempt: Attempt) -> None:
+    async def _decide(self, attempt: Attempt, decision: Decision) -> None:
+        async with self.stands.working() as work:
+            await decide(work, attempt.id, decision)
+
+    async def _interrupt_what_was_running(self) -> None:
+        """After a restart: tell what is on disk, then give up what the killed server can't go on with."""
+        async with self.stands.working() as work:
+            row = await store.open_attempt(work.db)
+            attempt = await store.attempt(work.db, row["attempt_id"]) if row else None
+        if attempt is not None and attempt.status == "running" and not await self._tell_news(attempt):
+            await self._decide(attempt, lambda now: domain.close(now, "interrupted", "controller-restarted"))
+
+    async def _prepare(self, attempt: Attempt) -> None:
         """Hand the job to FLARE once every Trust is ready."""
         if not attempt.is_prepared:
             return
@@ -146,51 +170,86 @@ class Controller:
         await asyncio.to_thread(folder.make)
         if run.checkpoint is not None:
             try:
-                await self.objects.get(run.checkpoint.object, run.checkpoint.digest, folder.round(run.checkpoint.round))
-            except ObjectDiffers:
-                await self._record(attempt_id, lambda now: domain.close(now, "failed", "checkpoint-differs"))
+                await self.objects.get(run.checkpoint.object, folder.round(run.checkpoint.round))
+            except ObjectMissing:
+                await self._decide(attempt, lambda now: domain.close(now, "failed", "checkpoint-missing"))
                 return
+            await asyncio.to_thread(folder.seal_round, run.checkpoint)
         record = domain.job_record(run, self.settings.compute_profile)
         job = await self.driver.submit(str(run.run_id), run.attempt, sorted(run.trusts), folder.path, record)
-        await self._record(attempt_id, lambda now: domain.submit(now, job, record))
+        await self._decide(attempt, lambda now: domain.submit(now, job, record))
 
-    async def _follow(self, attempt_id: str, attempt: Attempt) -> None:
-        """Tell what the job has told; where it ended without a word, interrupt the attempt."""
-        if await self._tell_news(attempt_id, attempt) or attempt.job is None:
+    async def _follow(self, attempt: Attempt, *, ask: bool) -> None:
+        """Tell what the job tells; where it ended without a word, interrupt the attempt."""
+        if await self._tell_news(attempt) or not ask or attempt.job is None:
             return
-        if await self._is_under_way(attempt.job):
-            return
-        if not await self._tell_news(attempt_id, attempt):
-            await self._record(attempt_id, lambda now: domain.close(now, "interrupted", "job-gone"))
+        state = await self.driver.state(attempt.job)
+        if state not in _UNDER_WAY and not await self._tell_news(attempt):
+            await self._decide(attempt, lambda now: domain.close(now, "interrupted", "job-ended", f"FLARE: {state}."))
 
-    async def _is_under_way(self, job: str) -> bool:
-        return await self.driver.state(job) in _UNDER_WAY
+    async def _end(self, attempt: Attempt) -> None:
+        """See to it that nothing of the attempt is left, then tell its outcome; late rather than never."""
+        since = self.closing_since.setdefault(attempt.id, time.monotonic())
+        ended = await self._job_has_ended(attempt)
+        await self._tell_news(attempt)
+        if (ended and attempt.is_gone) or time.monotonic() - since >= _TELL_AFTER_S:
+            await self._decide(attempt, domain.finish)
+            self.closing_since.clear()
+            self.tails.clear()
 
-    async def _tell_news(self, attempt_id: str, attempt: Attempt) -> bool:
-        """Tell every new line of the run's folder; answers whether one of them ended the attempt."""
+    async def _job_has_ended(self, attempt: Attempt) -> bool:
+        job = attempt.job
+        if job is None or job in self.ended_jobs:
+            return True
+        try:
+            if attempt.closing is None or attempt.closing.outcome != "collected":
+                await self.driver.abort(job)
+            ended = await self.driver.state(job) not in _UNDER_WAY
+        except DriverRefused as error:
+            log.warning("a job could not be ended yet", reason=error.code)
+            return False
+        if ended:
+            self.ended_jobs.add(job)
+        return ended
+
+    # --- what an attempt tells ------------------------------------------------------------------------------------
+
+    async def _tell_news(self, attempt: Attempt) -> bool:
+        """Say what the new lines of the run's folder mean, each once; answers whether one ended the attempt."""
         folder = RunFolder.of(self.settings.work, attempt.run.run_id)
-        tail = self.tails.setdefault(attempt_id, Tail(folder))
+        tail = self.tails.setdefault(attempt.id, Tail(folder))
         async with self.stands.working() as work:
-            told = await store.told(work.db, attempt_id)
-        for line in await asyncio.to_thread(lambda: list(tail.lines())):
-            if line["seq"] > told and line["attempt"] == attempt.run.attempt:
-                if await self._tell_line(attempt_id, attempt, folder, line):
-                    return True
-        return False
+            told = await store.told(work.db, attempt.id)
+        lines = await asyncio.to_thread(lambda: list(tail.lines()))
+        news = [line for line in lines if line["seq"] > told and line["attempt"] == attempt.run.attempt]
+        try:
+            for line in news:
+                await self._tell(attempt, folder, line)
+        except BaseException:
+            del self.tails[attempt.id]  # what was not told is read again
+            raise
+        return bool(news) and news[-1]["kind"] in telling.LAST_WORDS
 
-    async def _tell_line(self, attempt_id: str, attempt: Attempt, folder: RunFolder, line: Mapping[str, Any]) -> bool:
+    async def _tell(self, attempt: Attempt, folder: RunFolder, line: telling.Line) -> None:
         said = telling.tell(line, attempt.run)
-        closing: list[Message] = []
-        match line["kind"]:
-            case "round":
-                said.append(await self._store_round(attempt, folder, line))
-            case "finished":
-                said.append(await self._store_results(attempt, line))
-                closing = domain.close(attempt, "collected", "finished")
-            case "failed" | "interrupted" as outcome:
-                closing = domain.close(attempt, outcome, line["reason"], telling.why(line))
-            case "stopped":
-                closing = domain.close(attempt, "interrupted", "job-aborted")
-            case _:
-                pass
-        ...
+        if line["kind"] == "round-complete":
+            said.append(await self._store_round(attempt, folder, line))
+        collects = line["kind"] == "finished" and attempt.status == "running"
+        if collects:
+            said.append(await self._store_results(attempt, line))
+        async with self.stands.working() as work, store.deciding(work.db):
+            for message in said:
+                await work.say(message)
+            await store.set_told(work.db, attempt.id, line["seq"])
+            await decide(work, attempt.id, lambda now: telling.close(now, line))
+
+    async def _store_round(self, attempt: Attempt, folder: RunFolder, line: telling.Line) -> RoundComplete:
+        name = domain.object_of_round(attempt.run, line["round"])
+        await self.objects.put(name, folder.round(line["round"]))
+        return telling.round_complete(line, attempt.run, name)
+
+    async def _store_results(self, attempt: Attempt, line: telling.Line) -> Message:
+        archive = telling.archive(line)
+        name = domain.object_of_results(attempt.run, line["archive_sha256"])
+        stored = await self.objects.put(name, archive)
+        return telling.results_collected(attempt.run, name, stored.digest, stored.size_bytes)

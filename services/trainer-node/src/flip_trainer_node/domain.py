@@ -51,9 +51,14 @@ class Attempt:
         return self.assigned
 
     @property
+    def id(self) -> str:
+        """The attempt's id."""
+        return attempt_id(self.run.run_id, self.run.attempt)
+
+    @property
     def is_prepared(self) -> bool:
         """Whether every Trust's data set is ready."""
-        return self.status == "preparing" and self.prepared.keys() == self.run.trusts
+        return self.status == "preparing" and frozenset(self.prepared) == self.run.trusts
 
     @property
     def is_gone(self) -> bool:
@@ -88,23 +93,35 @@ def note_prepared(attempt: Attempt, trust: TrustCode, report: TrustPreparedRun) 
     """A Trust of the run is ready; once, and only while the attempt waits for it."""
     if attempt.status != "preparing" or trust not in attempt.run.trusts or trust in attempt.prepared:
         return []
-    return [
-        TrustPrepared(
-            attempt_id=_id(attempt), trust=trust, cases=report.cases, dataset_digest=report.dataset_digest
-        )
-    ]
+    return [TrustPrepared(attempt_id=attempt.id, trust=trust, cases=report.cases, dataset_digest=report.dataset_digest)]
 
 
 def submit(attempt: Attempt, job: str, record: dict[str, Any]) -> list[Message]:
-    """The job is with FLARE; unless the attempt was ended meanwhile."""
-    return [JobSubmitted(attempt_id=_id(attempt), job=job, record=record)] if attempt.is_prepared else []
+    """The job is with FLARE. That is noted even where the attempt is being ended meanwhile: the job has to go, too."""
+    if attempt.job is not None or attempt.status not in {"preparing", "closing"}:
+        return []
+    return [JobSubmitted(attempt_id=attempt.id, job=job, record=record)]
 
 
 def close(attempt: Attempt, outcome: Outcome, reason: ReasonCode, detail: str = "") -> list[Message]:
     """Begin to end the attempt. The first reason counts."""
     if attempt.status not in {"preparing", "running"}:
         return []
-    return [AttemptClosing(attempt_id=_id(attempt), outcome=outcome, reason=reason, detail=detail)]
+    return [AttemptClosing(attempt_id=attempt.id, outcome=outcome, reason=reason, detail=detail)]
+
+
+def refuse(attempt: Attempt, trust: TrustCode, reason: ReasonCode) -> list[Message]:
+    """A Trust can't take part in the run; another attempt would meet the same."""
+    if attempt.status == "absent" or trust not in attempt.run.trusts:
+        return []
+    return close(attempt, "failed", reason, f"{trust} can't take part: {reason}.")
+
+
+def lose_worker(attempt: Attempt, trust: TrustCode) -> list[Message]:
+    """A Trust's worker began anew: what it trained is gone, what it prepared is not."""
+    if attempt.status != "running" or trust not in attempt.run.trusts:
+        return []
+    return close(attempt, "interrupted", "worker-restarted", f"The worker at {trust} began anew.")
 
 
 def end_run(assigned: RunAssigned, *, forget: bool) -> EndRun:
@@ -122,12 +139,12 @@ def note_ended(attempt: Attempt, trust: TrustCode) -> list[Message]:
     """A Trust has nothing left of an attempt that is being ended; once."""
     if attempt.status not in {"closing", "over"} or trust not in attempt.run.trusts or trust in attempt.ended:
         return []
-    return [TrustEnded(attempt_id=_id(attempt), trust=trust)]
+    return [TrustEnded(attempt_id=attempt.id, trust=trust)]
 
 
 def finish(attempt: Attempt) -> list[Message]:
     """The outcome is told: what was collected has been told by its own event."""
-    return [AttemptOver(attempt_id=_id(attempt))] if attempt.status == "closing" else []
+    return [AttemptOver(attempt_id=attempt.id)] if attempt.status == "closing" else []
 
 
 def told(attempt: Attempt) -> AttemptEnded | None:
@@ -148,11 +165,7 @@ def told(attempt: Attempt) -> AttemptEnded | None:
 
 def settle(attempt: Attempt) -> list[Message]:
     """The net is clean again."""
-    return [AttemptClosed(attempt_id=_id(attempt))] if attempt.status == "over" and attempt.is_gone else []
-
-
-def _id(attempt: Attempt) -> str:
-    return attempt_id(attempt.run.run_id, attempt.run.attempt)
+    return [AttemptClosed(attempt_id=attempt.id)] if attempt.status == "over" and attempt.is_gone else []
 
 
 def evolve(attempt: Attempt, event: Message) -> Attempt:
@@ -163,7 +176,7 @@ def evolve(attempt: Attempt, event: Message) -> Attempt:
         case TrustPrepared(trust=trust, cases=cases):
             changed = replace(attempt, prepared={**attempt.prepared, trust: cases})
         case JobSubmitted(job=job):
-            changed = replace(attempt, status="running", job=job)
+            changed = replace(attempt, status="running" if attempt.status == "preparing" else attempt.status, job=job)
         case AttemptClosing():
             changed = replace(attempt, status="closing", closing=event)
         case TrustEnded(trust=trust):
@@ -191,9 +204,8 @@ def dataset_name(dataset_id: int) -> str:
 def results_name(assigned: RunAssigned) -> str:
     """A file name that says what the results are."""
     payload = assigned.payload
-    dataset = dataset_name(payload["dataset_id"])
-    fold = payload["fold_id"]
-    return f"{dataset}_{payload['model_configuration']}_fold-{fold}_{payload['num_rounds']}-rounds_{assigned.run_id}.zip"
+    trained = f"{payload['model_configuration']}_fold-{payload['fold_id']}_{payload['num_rounds']}-rounds"
+    return f"{dataset_name(payload['dataset_id'])}_{trained}_{assigned.run_id}.zip"
 
 
 def job_record(assigned: RunAssigned, profile: Mapping[str, Any]) -> dict[str, Any]:

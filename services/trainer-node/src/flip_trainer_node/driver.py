@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import orjson
 from flip_chassis.telemetry import log
@@ -62,10 +62,11 @@ class Driver:
         """End the job at the server and at every Trust; one that is over stays as it is."""
         await self._ask("abort", job=job)
 
-    async def close(self) -> None:
-        """End the child."""
-        if self.process is not None:
-            await end(self.process)
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._drop()
 
     async def _ask(self, op: str, **request: Any) -> dict[str, Any]:
         async with self.busy:

@@ -8,12 +8,13 @@ from urllib.parse import urlsplit
 
 from flip_contracts.base import Sha256
 from minio import Minio
+from minio.error import S3Error
 
 from flip_trainer_node.settings import ControllerSettings
 
 
-class ObjectDiffers(Exception):
-    """An object is not what its digest says."""
+class ObjectMissing(Exception):
+    """There is no such object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +40,21 @@ class Objects:
 
     async def put(self, name: str, file: Path) -> Stored:
         """Store a file; the same file under the same name changes nothing. Raises S3Error or urllib3's errors."""
-        stored = Stored(await digest_of(file), file.stat().st_size)
-        await asyncio.to_thread(self._client.fput_object, self._bucket, name, str(file))
+        return await asyncio.to_thread(self._put, name, file)
+
+    async def get(self, name: str, file: Path) -> None:
+        """Fetch an object to `file`. Raises ObjectMissing, S3Error or urllib3's errors."""
+        try:
+            await asyncio.to_thread(self._client.fget_object, self._bucket, name, str(file))
+        except S3Error as error:
+            if error.code != "NoSuchKey":
+                raise
+            raise ObjectMissing(name) from error
+
+    def _put(self, name: str, file: Path) -> Stored:
+        stored = Stored(_digest_of(file), file.stat().st_size)
+        self._client.fput_object(self._bucket, name, str(file))
         return stored
-
-    async def get(self, name: str, digest: Sha256, file: Path) -> None:
-        """Fetch an object to `file`. Raises ObjectDiffers, S3Error or urllib3's errors."""
-        await asyncio.to_thread(self._client.fget_object, self._bucket, name, str(file))
-        if await digest_of(file) != digest:
-            file.unlink()
-            raise ObjectDiffers(name)
-
-
-async def digest_of(file: Path) -> Sha256:
-    """SHA-256 of a file."""
-    return await asyncio.to_thread(_digest_of, file)
 
 
 def _digest_of(file: Path) -> Sha256:

@@ -35,7 +35,7 @@ class Kept:
     command: Sequence[str]
     environment: Mapping[str, str]
     logs: Path
-    started: Callable[[], Awaitable[None]]
+    started: Callable[[], Awaitable[None]] | None = None
     """Called after each start."""
 
     async def keep(self) -> None:
@@ -46,7 +46,9 @@ class Kept:
             status = await self._run_once()
             lived_s = time.monotonic() - began
             pause_s = _FIRST_PAUSE_S if lived_s > _STEADY_S else min(pause_s * 2, _LONGEST_PAUSE_S)
-            log.warning("a process has ended", process=self.name, status=status, lived_s=round(lived_s), pause_s=pause_s)
+            log.warning(
+                "a process has ended", process=self.name, status=status, lived_s=round(lived_s), pause_s=pause_s
+            )
             await asyncio.sleep(pause_s)
 
     async def _run_once(self) -> int:
@@ -61,7 +63,8 @@ class Kept:
                 start_new_session=True,
             )
         try:
-            await self.started()
+            if self.started is not None:
+                await self.started()
             return await process.wait()
         finally:
             await asyncio.shield(end(process))

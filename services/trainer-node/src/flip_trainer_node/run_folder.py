@@ -1,7 +1,7 @@
 """A run's folder at the hub: what FLARE's controller writes there, and what others are told of it.
 
     <work>/runs/<run id>/events.jsonl         one JSON object a line, numbered by `seq` over all attempts of the run
-                         rounds/<n>.npz       the averaged weights of each round
+                         rounds/round_<n>.npz the averaged weights of each round, `.sha256` beside them their digest
 
 What the lines hold is `flip_nnunet.federation`'s and `flip_flare.controller`'s word.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 from flip_contracts.base import RunId
+from flip_contracts.scheduler import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,15 @@ class RunFolder:
 
     def round(self, number: int) -> Path:
         """The file of a round's weights."""
-        return self.path / "rounds" / f"{number}.npz"
+        return self.path / "rounds" / f"round_{number:05d}.npz"
 
     def make(self) -> None:
         """Have the folder there."""
         self.round(0).parent.mkdir(parents=True, exist_ok=True)
+
+    def seal_round(self, checkpoint: Checkpoint) -> None:
+        """Say what the weights of a round must be: the trainer goes on from no others."""
+        self.round(checkpoint.round).with_suffix(".sha256").write_text(checkpoint.digest)
 
     def remove(self) -> None:
         """Delete it all."""

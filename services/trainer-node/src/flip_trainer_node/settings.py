@@ -1,11 +1,20 @@
 """The settings of the two roles: a net's controller at the hub, a net's worker at a Trust."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from flip_chassis.settings import Settings
 from flip_contracts.base import NetName, TrustCode
-from pydantic import PositiveInt, SecretStr
+from pydantic import Field, PositiveInt, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Role(BaseSettings):
+    """Which of the two this process is."""
+
+    model_config = SettingsConfigDict(env_prefix="FLIP_", frozen=True)
+
+    role: Literal["controller", "worker"]
 
 
 class NodeSettings(Settings):
@@ -13,7 +22,6 @@ class NodeSettings(Settings):
 
     service = "trainer-node"
 
-    role: Literal["controller", "worker"]
     net: NetName
     flare_python: Path
     """The interpreter of the NVFLARE environment; the service itself imports nothing of it."""
@@ -30,33 +38,46 @@ class NodeSettings(Settings):
     @property
     def group(self) -> str:
         """The consumer group: every net hears everything."""
-        return self.kafka_group or f"{self.trust or self.service}{'.' + self.service if self.trust else ''}.{self.net}"
+        return f"{super().group}.{self.net}"
 
 
 class ControllerSettings(NodeSettings):
-    """What a net's controller is told."""
+    """What a net's controller is told. `trusts` are the Trusts of the net; it is free when all are connected."""
 
-    role: Literal["controller"]
     flare_admin_kit: Path
-    trusts: frozenset[TrustCode]
-    """The Trusts of the net; it is free when all are connected."""
     s3_endpoint: str
     """Host and port, or a URL with its scheme."""
     s3_access_key: SecretStr
     s3_secret_key: SecretStr
     s3_bucket: str
-    compute_profile: dict[str, Any] = {"name": "full", "processes": 8}
+    compute_profile: dict[str, Any] = Field(default_factory=lambda: {"name": "full", "processes": 8})
     """A `flip_nnunet.payload.ComputeProfile` as JSON: how much of nnU-Net's appetite the net's machines allow."""
+
+    @model_validator(mode="after")
+    def _has_trusts(self) -> Self:
+        if not self.trusts:
+            raise ValueError("trusts: a net has at least one")
+        return self
 
 
 class WorkerSettings(NodeSettings):
     """What a net's worker at a Trust is told."""
 
-    role: Literal["worker"]
-    trust: TrustCode
     data: Path
     """Where the Trust's imaging service keeps each project's images, labels and manifest."""
     frozen_cohort: SecretStr
     """DSN of a role that may read the frozen cohorts in the Trust's cohort database."""
     minimum_cases: PositiveInt = 10
     """A Trust with fewer cases takes no part: their number would leave it."""
+
+    @property
+    def site(self) -> TrustCode:
+        """The Trust's name in the federation."""
+        if self.trust is None:
+            raise ValueError("trust: a worker belongs to one")
+        return self.trust
+
+    @property
+    def runs(self) -> Path:
+        """The folder of prepared runs, absolute."""
+        return self.work.absolute() / "runs"

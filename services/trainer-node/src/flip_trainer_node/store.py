@@ -1,12 +1,32 @@
 """The SQL of both roles."""
 
-from typing import Any
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Literal
 
 from flip_chassis.database import Connection, Row
-from flip_contracts.base import Command, RunId
+from flip_chassis.log import read_stream
+from flip_contracts.base import RunId
 from flip_contracts.scheduler import RunAssigned
+from flip_contracts.trainer_node import EndRun, PrepareRun
+
+from flip_trainer_node.attempts import ATTEMPT
+from flip_trainer_node.domain import ATTEMPTS, Attempt
 
 # --- the controller's attempts ------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def deciding(db: Connection) -> AsyncGenerator[None]:
+    """A transaction in which nobody else decides about this net. Its lock is taken before all others."""
+    async with db.transaction():
+        await db.execute("SELECT pg_advisory_xact_lock(hashtextextended('flip.trainer-node.net', 0))")
+        yield
+
+
+async def attempt(db: Connection, attempt_id: str) -> Attempt:
+    """The attempt as it stands."""
+    return ATTEMPTS.after(await read_stream(db, ATTEMPT.name, attempt_id))
 
 
 async def keep_attempt(db: Connection, attempt_id: str, assigned: RunAssigned) -> None:
@@ -23,6 +43,10 @@ async def set_status(db: Connection, attempt_id: str, status: str) -> None:
     await db.execute("UPDATE attempt SET status = $2 WHERE attempt_id = $1", attempt_id, status)
 
 
+async def move_on(db: Connection, attempt_id: str, before: str, after: str) -> None:
+    await db.execute("UPDATE attempt SET status = $3 WHERE attempt_id = $1 AND status = $2", attempt_id, before, after)
+
+
 async def set_told(db: Connection, attempt_id: str, number: int) -> None:
     """Everything of the run's folder up to this number was told."""
     await db.execute("UPDATE attempt SET told = greatest(told, $2) WHERE attempt_id = $1", attempt_id, number)
@@ -35,12 +59,6 @@ async def told(db: Connection, attempt_id: str) -> int:
 async def open_attempt(db: Connection) -> Row | None:
     """The attempt that the net carries through now: the oldest that is not closed."""
     return await db.fetchrow("SELECT * FROM attempt WHERE status <> 'closed' ORDER BY fencing LIMIT 1")
-
-
-async def open_attempts(db: Connection) -> list[str]:
-    """The attempts that are not closed."""
-    rows = await db.fetch("SELECT attempt_id FROM attempt WHERE status <> 'closed' ORDER BY fencing")
-    return [row["attempt_id"] for row in rows]
 
 
 async def attempts_of(db: Connection, run_id: RunId) -> list[Row]:
@@ -74,13 +92,12 @@ async def set_forgotten(db: Connection, run_id: RunId) -> None:
 # --- the worker's tasks -------------------------------------------------------------------------------------------
 
 
-async def add_task(db: Connection, kind: str, command: Command, body: dict[str, Any]) -> None:
+async def add_task(db: Connection, kind: Literal["prepare", "end"], command: PrepareRun | EndRun) -> None:
     await db.execute(
-        "INSERT INTO task (kind, run_id, project_id, attempt, command) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO task (kind, run_id, attempt, command) VALUES ($1, $2, $3, $4)",
         kind,
-        RunId(body["run_id"]),
-        body["project_id"],
-        body["attempt"],
+        command.run_id,
+        command.attempt,
         command.model_dump(mode="json"),
     )
 
@@ -93,7 +110,9 @@ async def next_task(db: Connection) -> Row | None:
 async def is_to_end(db: Connection, run_id: RunId, attempt: int) -> bool:
     """Whether the attempt is to be ended: work on it is in vain."""
     return await db.fetchval(
-        "SELECT EXISTS (SELECT FROM task WHERE kind = 'end' AND run_id = $1 AND attempt >= $2 AND NOT done)", run_id, attempt
+        "SELECT EXISTS (SELECT FROM task WHERE kind = 'end' AND run_id = $1 AND attempt >= $2 AND NOT done)",
+        run_id,
+        attempt,
     )
 
 

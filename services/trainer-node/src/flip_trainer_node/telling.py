@@ -1,58 +1,89 @@
 """From lines of a run's `events.jsonl` to what is said of the run. Pure."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from flip_contracts.base import Message
+from flip_contracts.base import Message, Sha256, TrustCode
 from flip_contracts.scheduler import Checkpoint, RunAssigned
 from flip_contracts.trainer_node import (
     MetricReported,
     PlanAgreed,
     ResultsCollected,
     RoundComplete,
+    Stage,
     StageReached,
     TrainingStarted,
 )
 
+from flip_trainer_node import domain
+from flip_trainer_node.domain import Attempt, results_name
+
 Line = Mapping[str, Any]
+LAST_WORDS = frozenset({"finished", "failed", "interrupted"})
+"""The kinds of line after which an attempt tells no more."""
+
+
+_STAGES: Mapping[str, Stage] = {
+    "fingerprint": "fingerprint",
+    "preprocessing": "preprocessing",
+    "training-started": "training",
+    "exported": "collecting",
+}
+"""The kinds of line that begin a stage."""
 
 
 def tell(line: Line, run: RunAssigned) -> list[Message]:
     """What a line means to others. Lines that mean nothing to them give nothing; see also `round_complete`."""
     common = {"run_id": run.run_id, "project_id": run.project_id, "attempt": run.attempt}
+    said: list[Message] = []
+    if line["kind"] in _STAGES:
+        said.append(StageReached(**common, stage=_STAGES[line["kind"]]))
     match line["kind"]:
-        case "stage":
-            return [StageReached(**common, stage=line["stage"])]
-        case "plan":
-            return [PlanAgreed(**common, plan_digest=line["digest"], by_trust=line["by_site"])]
-        case "training":
-            return [TrainingStarted(**common, first_round=line["first_round"], rounds=line["rounds"])]
-        case "round":
-            return [
+        case "plan-agreed":
+            by_trust: dict[TrustCode, Sha256] = {trust: line["digest"] for trust in sorted(run.trusts)}  # noqa: C420
+            said.append(PlanAgreed(**common, plan_digest=line["digest"], by_trust=by_trust))
+        case "training-started":
+            said.append(TrainingStarted(**common, first_round=line["round"], rounds=line["rounds"]))
+        case "round-complete":
+            said.extend(
                 MetricReported(**common, trust=trust, round=line["round"], name=name, value=value)
-                for trust, metrics in sorted(line["metrics"].items())
-                for name, value in sorted(metrics.items())
-                if isinstance(value, int | float) and math.isfinite(value)
-            ]
+                for trust, site in sorted(line["sites"].items())
+                for name, value in _numbers(site["metrics"])
+            )
         case _:
-            return []
+            pass
+    return said
 
 
-def round_complete(line: Line, run: RunAssigned, checkpoint: Checkpoint) -> RoundComplete:
+def _numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Each metric that has a value; those by class are numbered as the classes are, from 1."""
+    for name, value in sorted(metrics.items()):
+        if isinstance(value, list):
+            yield from _numbers({f"{name}/{number}": each for number, each in enumerate(value, start=1)})
+        elif value is not None:
+            yield name, float(value)
+
+
+def round_complete(line: Line, run: RunAssigned, object_: str) -> RoundComplete:
     """A round whose weights are stored."""
     return RoundComplete(
         run_id=run.run_id,
         project_id=run.project_id,
         attempt=run.attempt,
         fencing=run.fencing,
-        rounds=run.payload["num_rounds"],
-        checkpoint=checkpoint,
-        trusts=frozenset(line["metrics"]),
+        rounds=line["rounds"],
+        checkpoint=Checkpoint(round=line["round"], object=object_, digest=line["digest"]),
+        trusts=frozenset(line["sites"]),
     )
 
 
-def results_collected(run: RunAssigned, object_: str, name: str, digest: str, size_bytes: int) -> ResultsCollected:
+def archive(line: Line) -> Path:
+    """Where the finished run's results lie."""
+    return Path(line["archive"])
+
+
+def results_collected(run: RunAssigned, object_: str, digest: Sha256, size_bytes: int) -> ResultsCollected:
     """Results that are stored."""
     return ResultsCollected(
         run_id=run.run_id,
@@ -60,17 +91,28 @@ def results_collected(run: RunAssigned, object_: str, name: str, digest: str, si
         attempt=run.attempt,
         fencing=run.fencing,
         object=object_,
-        name=name,
+        name=results_name(run),
         digest=digest,
         size_bytes=size_bytes,
     )
 
 
-def why(line: Line) -> str:
-    """The detail of a failure, for people: the failed Trusts with their reason codes, never their texts.
+def close(attempt: Attempt, line: Line) -> list[Message]:
+    """How the attempt ends where this line is its last word. Nothing for all other lines."""
+    match line["kind"]:
+        case "finished":
+            return domain.close(attempt, "collected", "finished")
+        case "failed" | "interrupted" as outcome:
+            return domain.close(attempt, outcome, line["reason"], why(line))
+        case _:
+            return []
 
-    A Trust's own text could hold what must not leave it.
+
+def why(line: Line) -> str:
+    """A failure for people: which Trusts failed, each with its reason code.
+
+    Never in a Trust's own words: they could hold what must not leave it.
     """
-    sites = {trust: failure["code"] for trust, failure in line.get("sites", {}).items()}
-    told = ", ".join(f"{trust}: {code}" for trust, code in sorted(sites.items()))
-    return f"{line['operation']} failed at {told}." if told else ""
+    failed = sorted((trust, failure["code"]) for trust, failure in line.get("sites", {}).items())
+    told = ", ".join(f"{trust}: {code}" for trust, code in failed)
+    return f"{line.get('operation', 'The run')} failed at {told}." if told else ""

@@ -111,8 +111,8 @@ def configuration(layout: Layout) -> str:
         certificate=layout.certificate(pki.GATEWAY),
         upstreams="".join(_upstream(name, layout.port(name)) for name in (*HUB_SERVICES, *layout.nets)),
         routes="".join(
-            [_route(name, f"/api/{name}/") for name in HUB_SERVICES]
-            + [_route(net, f"/api/trainer-node/{net}/") for net in layout.nets]
+            [_route(name, f"/api/{name}") for name in HUB_SERVICES]
+            + [_route(net, f"/api/trainer-node/{net}") for net in layout.nets]
         ),
         problems="".join(_problem(status) for status in _PROBLEMS),
     )

@@ -1,7 +1,7 @@
 """Two Orthancs a Trust: the hospital's PACS, and FLIP's archive of de-identified images.
 
-Debian's Orthanc listens on every interface and can't be told otherwise. Its HTTP refuses other hosts and asks for a
-password; its DICOM port takes no association but from the titles below, each bound to 127.0.0.1.
+Debian's Orthanc listens on every interface and can't be told otherwise, so each runs in a network of its own. Its HTTP
+asks for a password; its DICOM port takes no association but from the titles below.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from flip_local.credentials import Credentials
 from flip_local.layout import Layout
 from flip_local.part import HttpProbe, Part
+from flip_local.task import task
 
 Server = Literal["pacs", "archive"]
 
@@ -37,13 +38,16 @@ def parts(layout: Layout) -> list[Part]:
 def _server(layout: Layout, server: Server, trust: str) -> Part:
     folder = layout.folder(trust, server)
     port = layout.port(f"{server}-{trust}")
+    dicom_port = layout.port(f"{server}-dicom-{trust}")
+    callees = (layout.port(f"{_other(server)}-dicom-{trust}"), layout.port(f"importer-dicom-{trust}"))
+    ports = ("--inward", str(port), str(dicom_port), "--outward", *map(str, callees))
     configuration = folder / "orthanc.json"
     return Part(
         name=f"{server}-{trust}",
-        command=("Orthanc", str(configuration)),
+        command=task("flip_local.enclosure", *ports, "--", "Orthanc", str(configuration)),
         # It asks for a password, so it is up.
         ready=HttpProbe(f"http://127.0.0.1:{port}/system", statuses=frozenset({401})),
-        ports=(port, layout.port(f"{server}-dicom-{trust}")),
+        ports=(port, dicom_port),
         folders=(folder / "storage",),
         files={configuration: json.dumps(_configuration(layout, server, trust), indent=1)},
         # Debian's DCMTK leaves Nagle's algorithm on: 11 instances a second without this, some hundreds with it.
@@ -92,7 +96,7 @@ def _configuration(layout: Layout, server: Server, trust: str) -> dict[str, Any]
 
 def _modalities(layout: Layout, server: Server, trust: str) -> dict[str, Any]:
     """Who may call: the other of the Trust's two servers, by which C-MOVE brings studies, and the importer."""
-    other: Server = "archive" if server == "pacs" else "pacs"
+    other = _other(server)
     may_all = {"AllowEcho": True, "AllowFind": True, "AllowGet": True, "AllowMove": True, "AllowStore": True}
     receives = {"AllowEcho": True, "AllowFind": False, "AllowGet": False, "AllowMove": False, "AllowStore": False}
     sends = {**receives, "AllowStore": True}
@@ -104,3 +108,7 @@ def _modalities(layout: Layout, server: Server, trust: str) -> dict[str, Any]:
         other: modality(title(other, trust), f"{other}-dicom", sends if server == "archive" else receives),
         "importer": modality(importer_title(trust), "importer-dicom", may_all),
     }
+
+
+def _other(server: Server) -> Server:
+    return "archive" if server == "pacs" else "pacs"

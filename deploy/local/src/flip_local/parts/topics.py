@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, cast
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
@@ -34,9 +34,7 @@ _POLL_S = 0.05
 
 def parts(_: Layout) -> list[Part]:
     """The task that makes the catalogue's topics and rights."""
-    return [
-        Part(name="topics", command=task("flip_local.parts.topics"), ready=TaskProbe(), after=("kafka",), start_s=120)
-    ]
+    return [Part(name="topics", command=task("flip_local.parts.topics"), ready=TaskProbe(), after=("kafka",))]
 
 
 def client_settings(layout: Layout, principal: str) -> dict[str, Any]:
@@ -48,6 +46,8 @@ def client_settings(layout: Layout, principal: str) -> dict[str, Any]:
         "ssl.ca.location": str(layout.ca),
         "ssl.certificate.location": certificate,
         "ssl.key.location": certificate,
+        # What goes wrong is raised where it is asked for; the client's own lines go to stderr by themselves.
+        "log_level": 2,
     }
 
 
@@ -68,12 +68,20 @@ def apply(admin: AdminClient, wanted: Iterable[Topic]) -> None:
     _until(lambda: set(rights) <= set(_visible_rights(admin)), "rights")
 
 
+def remove(admin: AdminClient, names: Iterable[str]) -> None:
+    """Delete topics with their records and the rights on them."""
+    names = list(names)
+    _all(admin.delete_topics(names))
+    _all(admin.delete_acls([_acls_on(ResourceType.TOPIC, name, ResourcePatternType.LITERAL) for name in names]))
+
+
 def _create_topics(admin: AdminClient, wanted: list[Topic]) -> None:
     existing = admin.list_topics(timeout=_DEADLINE_S).topics
     for topic in wanted:
         if topic.name in existing and len(existing[topic.name].partitions) != topic.partitions:
             raise ValueError(
-                f"{topic.name} has {len(existing[topic.name].partitions)} partitions and should have {topic.partitions}"
+                f"{topic.name} has {len(existing[topic.name].partitions)} partitions and should have "
+                f"{topic.partitions}: remove the stack's state to start anew"
             )
     missing = [topic for topic in wanted if topic.name not in existing]
     if missing:
@@ -106,16 +114,15 @@ def _right(
 
 
 def _visible_rights(admin: AdminClient) -> list[AclBinding]:
-    everything = AclBindingFilter(
-        ResourceType.ANY,
-        None,  # pyright: ignore[reportArgumentType] (any name, any principal, any host)
-        ResourcePatternType.ANY,
-        None,  # pyright: ignore[reportArgumentType]
-        None,  # pyright: ignore[reportArgumentType]
-        AclOperation.ANY,
-        AclPermissionType.ANY,
+    return admin.describe_acls(_acls_on(ResourceType.ANY, None, ResourcePatternType.ANY)).result(_DEADLINE_S)
+
+
+def _acls_on(resource: ResourceType, name: str | None, pattern: ResourcePatternType) -> AclBindingFilter:
+    # None is any: any name, any principal, any host. The client's types don't say so.
+    whoever: Any = None
+    return AclBindingFilter(
+        resource, cast("str", name), pattern, whoever, whoever, AclOperation.ANY, AclPermissionType.ANY
     )
-    return admin.describe_acls(everything).result(_DEADLINE_S)
 
 
 def _all(futures: Mapping[Any, Future[Any]], harmless: int | None = None) -> None:

@@ -3,7 +3,6 @@ CREATE TABLE task (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind        text NOT NULL CHECK (kind IN ('prepare', 'end')),
     run_id      uuid NOT NULL,
-    project_id  uuid NOT NULL,
     attempt     integer NOT NULL,
     command     jsonb NOT NULL,
     done        boolean NOT NULL DEFAULT false

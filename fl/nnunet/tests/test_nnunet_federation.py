@@ -1,0 +1,263 @@
+"""Whole federations over spawned sites, and what goes wrong in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from flip_nnunet.federation import Outcome, federate
+from flip_nnunet.job import Job
+from flip_nnunet.local import LocalSites
+from flip_nnunet.message import Json, Message
+from flip_nnunet.payload import ComputeProfile, TrainingPayload
+from flip_nnunet.store import FolderStore
+from synthetic import Family, write_dataset
+from workers_here import WorkersHere
+
+TINY = ComputeProfile(
+    name="tiny",
+    base_features=8,
+    max_features=16,
+    max_batch_size=4,
+    iterations_per_epoch=4,
+    validation_iterations=1,
+    threads=1,
+    augmentation_processes=0,
+    intensity_voxels=10**5,
+)
+FAMILIES = {"KCH": Family(1, 4), "UCLH": Family(2, 5, (1.1, 1.1, 1.4), (24, 26, 20), shift=20, scale=1.3)}
+
+
+def job(rounds: int = 2, start: int = 0, **changes: object) -> Job:
+    payload = {"mode": "training", "num_rounds": rounds, "dataset_id": 5, "model_configuration": "2d", "device": "cpu"}
+    fields = {
+        "run_id": "run",
+        "dataset_name": "Dataset005_brains",
+        "payload": TrainingPayload.model_validate({**payload, "starting_fed_round": start}),
+        "profile": TINY,
+        "seed": 7,
+    }
+    return Job.model_validate(fields | changes)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("data")
+    for site, family in FAMILIES.items():
+        write_dataset(folder / site / "nnUNet_raw", f"Dataset005_of_{site}", family)
+    return {site: folder / site for site in FAMILIES}
+
+
+@dataclass(frozen=True)
+class Ran:
+    outcome: Outcome
+    events: list[Json]
+    work: Path
+
+    def told(self, kind: str) -> list[Json]:
+        return [event for event in self.events if event["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def trained(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A run of two rounds, never interrupted."""
+    return run(data, tmp_path_factory.mktemp("trained"), job())
+
+
+def run(data: dict[str, Path], work: Path, asked: Job) -> Ran:
+    events: list[Json] = []
+    with LocalSites(data, work, asked, minimum_cases=3) as sites:
+        outcome = federate(sites, asked, FolderStore(work / "hub"), events.append)
+    return Ran(outcome, events, work)
+
+
+@pytest.mark.requirement("NNU-4")
+def test_a_run_tells_its_stages_and_every_round_in_order(trained: Ran):
+    assert [event["kind"] for event in trained.events] == [
+        "preparing",
+        "fingerprint",
+        "plan-agreed",
+        "preprocessing",
+        "preprocessed",
+        "training-started",
+        "round-complete",
+        "round-complete",
+        "exported",
+    ]
+    for number, event in enumerate(trained.told("round-complete")):
+        assert event["round"] == number
+        assert {site: told["weight"] for site, told in event["sites"].items()} == {"KCH": 4 / 9, "UCLH": 5 / 9}
+        assert all(np.isfinite(told["metrics"]["train_loss"]) for told in event["sites"].values())
+    rates = [event["sites"]["KCH"]["metrics"]["learning_rate"] for event in trained.told("round-complete")]
+    assert rates == pytest.approx([0.01, 0.01 * 0.5**0.9])  # nnU-Net's schedule over all rounds
+    assert trained.outcome.weights_digest == trained.told("round-complete")[-1]["digest"]
+
+
+@pytest.mark.requirement("NNU-5")
+def test_plain_nnunet_predicts_with_the_unzipped_results(trained: Ran, data: dict[str, Path], tmp_path: Path):
+    with zipfile.ZipFile(trained.outcome.archive) as archive:
+        archive.extractall(tmp_path / "results")
+    image = next((data["KCH"] / "nnUNet_raw").rglob("imagesTr/*_0000.nii.gz"))
+    (tmp_path / "in").mkdir()
+    shutil.copy(image, tmp_path / "in")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    subprocess.run(
+        [Path(sys.executable).with_name("nnUNetv2_predict"), "-i", tmp_path / "in", "-o", tmp_path / "out"]
+        + ["-d", "005", "-c", "2d", "-f", "all", "-device", "cpu", "-npp", "1", "-nps", "1"],
+        env=plain | {"nnUNet_results": str(tmp_path / "results"), "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=240,
+    )
+    (predicted,) = (tmp_path / "out").glob("*.nii.gz")
+    assert nibabel.load(predicted).shape == nibabel.load(image).shape
+
+
+@pytest.mark.requirement("NNU-5")
+def test_the_seal_names_every_file_seed_and_round(trained: Ran):
+    with zipfile.ZipFile(trained.outcome.archive) as archive:
+        names = archive.namelist()
+        model = "Dataset005_brains/nnUNetTrainer__nnUNetPlans__2d"
+        seal = json.loads(archive.read(f"{model}/seal.json"))
+    assert set(names) == {*seal["digests"]["files"], f"{model}/seal.json"}
+    assert {f"{model}/plans.json", f"{model}/dataset.json", f"{model}/fold_all/checkpoint_final.pth"} <= set(names)
+    assert seal["digests"]["plan"] == trained.outcome.plan_digest
+    assert seal["digests"]["weights"] == seal["rounds"]["1"] == trained.outcome.weights_digest
+    assert seal["job"]["seed"] == 7
+    assert seal["cases"] == {"KCH": 4, "UCLH": 5}
+
+
+@pytest.mark.requirement("NNU-9")
+def test_a_run_resumed_by_new_processes_equals_the_uninterrupted_one_bit_for_bit(
+    trained: Ran, data: dict[str, Path], tmp_path: Path
+):
+    for part in ("sites", "hub/rounds"):
+        shutil.copytree(trained.work / part, tmp_path / part)
+    # As if the hub had been lost while it waited for round 1, which the sites had already trained.
+    (tmp_path / "hub" / "rounds" / "round_00001.npz").unlink()
+    resumed = run(data, tmp_path, job(start=1))
+    assert resumed.outcome.weights_digest == trained.outcome.weights_digest
+    (only,) = resumed.told("round-complete")
+    assert {told["state"] for told in only["sites"].values()} == {"disk"}
+    assert all(site["reused"] for site in resumed.told("preprocessed")[0]["sites"].values())
+
+
+@pytest.mark.requirement("NNU-3")
+def test_preprocessed_data_are_reused_by_another_run_and_never_leave_the_site(
+    trained: Ran, data: dict[str, Path], tmp_path: Path
+):
+    shutil.copytree(trained.work / "sites", tmp_path / "sites")
+    asked = job(rounds=1, run_id="another", seed=8)
+    here = WorkersHere(data, tmp_path / "sites", asked)
+    again: list[Json] = []
+    outcome = federate(here, asked, FolderStore(tmp_path / "hub"), again.append)
+    assert outcome.plan_digest == trained.outcome.plan_digest
+    (told,) = [event for event in again if event["kind"] == "preprocessed"]
+    assert all(site["reused"] for site in told["sites"].values())
+    preprocessed = list((tmp_path / "sites").rglob("*.b2nd"))
+    assert len(preprocessed) == 2 * 9
+    biggest_image = max(file.stat().st_size for file in preprocessed)
+    reply = next(reply for operation, _, reply in here.answers if operation == "preprocess")
+    assert not reply.arrays
+    assert len(reply.to_bytes()) < biggest_image
+
+
+@pytest.mark.requirement("NNU-4")
+def test_direct_calls_and_spawned_processes_give_the_same_weights(trained: Ran, data: dict[str, Path], tmp_path: Path):
+    outcome = federate(WorkersHere(data, tmp_path, job()), job(), FolderStore(tmp_path / "hub"), lambda _: None)
+    assert outcome.weights_digest == trained.outcome.weights_digest
+    assert outcome.archive_sha256 == trained.outcome.archive_sha256
+
+
+@pytest.mark.requirement("NNU-9")
+def test_a_site_that_has_lost_its_state_goes_on_and_says_so(trained: Ran, data: dict[str, Path], tmp_path: Path):
+    shutil.copytree(trained.work / "hub" / "rounds", tmp_path / "hub" / "rounds")
+    resumed = job(start=1)
+    events: list[Json] = []
+    outcome = federate(WorkersHere(data, tmp_path, resumed), resumed, FolderStore(tmp_path / "hub"), events.append)
+    (only,) = [event for event in events if event["kind"] == "round-complete"]
+    assert {told["state"] for told in only["sites"].values()} == {"lost"}
+    assert outcome.weights_digest != trained.outcome.weights_digest
+
+
+# --- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("NNU-2")
+def test_plans_that_differ_end_the_run_and_show_the_difference(data: dict[str, Path], tmp_path: Path):
+    def tampered(operation: str, site: str, answer: Message) -> Message:
+        if (operation, site) == ("plan", "UCLH"):
+            answer.meta["plan"]["configurations"]["2d"]["batch_size"] = 99
+        return answer
+
+    events: list[Json] = []
+    sites = WorkersHere(data, tmp_path, job(), change=tampered)
+    with pytest.raises(PlansDiffer) as differ:
+        federate(sites, job(), FolderStore(tmp_path / "hub"), events.append)
+    assert differ.value.differences == [
+        {"path": "/configurations/2d/batch_size", "values": {"KCH": 4, "UCLH": 99}},
+    ]
+    assert "plan-agreed" not in {event["kind"] for event in events}
+
+
+@pytest.mark.requirement("NNU-1")
+def test_data_sets_with_other_labels_are_not_trained_together(data: dict[str, Path], tmp_path: Path):
+    def renamed(operation: str, site: str, answer: Message) -> Message:
+        if (operation, site) == ("describe", "KCH"):
+            answer.meta["schema"]["labels"] = {"background": 0, "tumour": 1}
+        return answer
+
+    with pytest.raises(SchemasDiffer, match="/labels/tumour"):
+        federate(WorkersHere(data, tmp_path, job(), change=renamed), job(), FolderStore(tmp_path), lambda _: None)
+
+
+def poisoned(operation: str, site: str, answer: Message) -> Message:
+    if (operation, site) == ("train_round", "UCLH"):
+        next(iter(answer.arrays.values())).flat[0] = np.nan
+    return answer
+
+
+@pytest.mark.requirement("NNU-4")
+def test_a_poisoned_contribution_ends_a_run_that_needs_every_site(data: dict[str, Path], tmp_path: Path):
+    events: list[Json] = []
+    sites = WorkersHere(data, tmp_path, job(), change=poisoned)
+    with pytest.raises(TooFewContributions, match="round 0"):
+        federate(sites, job(), FolderStore(tmp_path / "hub"), events.append)
+    assert events[-1]["kind"] == "contribution-refused"
+    assert (events[-1]["site"], events[-1]["code"]) == ("UCLH", "not-finite")
+    assert not list((tmp_path / "hub").rglob("*.npz"))
+
+
+@pytest.mark.requirement("NNU-4")
+def test_a_poisoned_contribution_is_left_out_where_one_site_is_enough(data: dict[str, Path], tmp_path: Path):
+    asked = job(rounds=1, minimum_sites=1)
+    events: list[Json] = []
+    federate(WorkersHere(data, tmp_path, asked, change=poisoned), asked, FolderStore(tmp_path / "hub"), events.append)
+    (done,) = [event for event in events if event["kind"] == "round-complete"]
+    assert {site: told["weight"] for site, told in done["sites"].items()} == {"KCH": 1.0}
+    assert all(np.all(np.isfinite(array)) for array in FolderStore(tmp_path / "hub").load_round(0).values())
+
+
+def test_a_site_whose_process_is_killed_is_named(data: dict[str, Path], tmp_path: Path):
+    def kill_at_plan(event: Json) -> None:
+        if event["kind"] == "preparing":
+            os.kill(sites.processes()["UCLH"], signal.SIGKILL)
+
+    with LocalSites(data, tmp_path, job(), minimum_cases=3) as sites, pytest.raises(SitesFailed) as failed:
+        federate(sites, job(), FolderStore(tmp_path / "hub"), kill_at_plan)
+    assert {site: failure.code for site, failure in failed.value.failures.items()} == {"UCLH": "no-answer"}
+
+
+def test_a_missing_device_is_told_by_its_name(data: dict[str, Path], tmp_path: Path):
+    payload = job().payload.model_copy(update={"device": "mps"})
+    asked = job(payload=payload)
+    with pytest.raises(SitesFailed, match="device-missing"):
+        federate(WorkersHere(data, tmp_path, asked), asked, FolderStore(tmp_path / "hub"), lambda _: None)

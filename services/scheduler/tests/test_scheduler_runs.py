@@ -1,0 +1,404 @@
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from flip_chassis.database import connect
+from flip_chassis.ids import uuid7
+from flip_chassis.testing import People, Speaker, eventually, invited, said, settings_for, speaking
+from flip_contracts.base import ModelId, ProjectId, TrustCode, UserId
+from flip_contracts.files import ResultsPublished
+from flip_contracts.imaging import ImagingReady, LabelsRegistered
+from flip_contracts.projects import (
+    ApprovalWithdrawn,
+    EnrichmentConfirmed,
+    ModelCreated,
+    ProjectApproved,
+    ProjectCreated,
+    ProjectStaged,
+)
+from flip_contracts.scheduler import Checkpoint, NetLost, RunAssigned, RunFailed, RunRequeued, RunStopping
+from flip_contracts.trainer_node import (
+    AttemptEnded,
+    MetricReported,
+    NetFree,
+    NetHeartbeat,
+    ResultsCollected,
+    RoundComplete,
+    RunPrepared,
+    StageReached,
+    TrainingStarted,
+)
+from flip_local.testing import Database, Kafka
+from flip_scheduler.main import service
+from flip_scheduler.settings import SchedulerSettings
+
+pytestmark = pytest.mark.parts
+
+PAYLOAD = {"mode": "training", "num_rounds": 2, "dataset_id": 7, "model_configuration": "2d", "device": "cpu"}
+DIGEST = "c" * 64
+
+
+@dataclass
+class World:
+    """The scheduler under test, and all who speak to it. Trusts and nets have names of their own: topics are shared."""
+
+    app: FastAPI
+    http: httpx.AsyncClient
+    database: Database
+    people: People
+    auth: Speaker
+    projects: Speaker
+    imaging: Speaker
+    node: Speaker
+    files: Speaker
+    mark: str = field(default_factory=lambda: f"{random.randrange(16**6):06X}")
+
+    @property
+    def trusts(self) -> list[TrustCode]:
+        return [f"K{self.mark}", f"U{self.mark}"]
+
+    def net(self, number: int) -> str:
+        return f"n{number}{self.mark.lower()}"
+
+    async def user(self, role: Any = "researcher") -> tuple[UserId, dict[str, str]]:
+        events = invited(role, f"{uuid7()}@flip.example")
+        for event in events:
+            await self.auth.say(event)
+        user_id = events[0].user_id
+        return user_id, {"Authorization": f"Bearer {self.people.token(user_id)}"}
+
+    async def model(self, owner: UserId) -> ModelCreated:
+        """A model of an approved project that is not ready yet."""
+        project_id, trusts = ProjectId(uuid7()), self.trusts
+        created = ProjectCreated(project_id=project_id, owner=owner, name="n", description="", members=frozenset())
+        await self.projects.say(created)
+        await self.projects.say(ProjectStaged(project_id=project_id, trusts=frozenset(trusts), query_version=1))
+        for trust in trusts:
+            await self.projects.say(ProjectApproved(project_id=project_id, trust=trust, reason=""))
+        model = ModelCreated(
+            model_id=ModelId(uuid7()),
+            project_id=project_id,
+            name="m",
+            description="",
+            framework="nvflare",
+            job="nnunet",
+        )
+        await self.projects.say(model)
+        return model
+
+    async def make_ready(self, project_id: ProjectId) -> None:
+        for trust in self.trusts:
+            await self.imaging.say(ImagingReady(project_id=project_id, trust=trust, imported=12, failed=0))
+            labels = LabelsRegistered(project_id=project_id, trust=trust, labelled=12, labels={"striatum": 1})
+            await self.imaging.say(labels)
+        await self.projects.say(EnrichmentConfirmed(project_id=project_id))
+
+    async def initiate(self, model: ModelCreated, headers: dict[str, str]) -> dict[str, Any]:
+        """Queue a run as soon as the scheduler has heard all that it needs."""
+
+        async def queued() -> dict[str, Any] | None:
+            answer = await self.http.post("/api/scheduler/runs", headers=headers, json=self.request(model))
+            return answer.json() if answer.status_code == 202 else None
+
+        return await eventually(queued)
+
+    def request(self, model: ModelCreated, **changes: Any) -> dict[str, Any]:
+        return {"model_id": str(model.model_id), "payload": PAYLOAD | changes}
+
+    async def ready_model(self) -> tuple[ModelCreated, dict[str, str]]:
+        owner, headers = await self.user()
+        model = await self.model(owner)
+        await self.make_ready(model.project_id)
+        return model, headers
+
+    async def free(self, number: int, fencing: int = 0) -> None:
+        net = NetFree(net=self.net(number), framework="nvflare", trusts=frozenset(self.trusts), fencing=fencing)
+        await self.node.say(net)
+
+    async def run_is(self, run: dict[str, Any], headers: dict[str, str], **facts: Any) -> dict[str, Any]:
+        async def look() -> dict[str, Any] | None:
+            found = (await self.http.get(f"/api/scheduler/runs/{run['run_id']}", headers=headers)).json()
+            return found if {name: found.get(name) for name in facts} == facts else None
+
+        return await eventually(look)
+
+    async def said(self, type_: type[Any], run: dict[str, Any]) -> list[Any]:
+        async with connect(self.database.app) as db:
+            return [message for message in await said(db, type_) if str(message.run_id) == run["run_id"]]
+
+    async def assigned(self, run: dict[str, Any], attempt: int = 1) -> RunAssigned:
+        async def look() -> list[RunAssigned]:
+            return [event for event in await self.said(RunAssigned, run) if event.attempt == attempt]
+
+        return (await eventually(look))[0]
+
+
+def of(run: RunAssigned) -> dict[str, Any]:
+    return {"run_id": run.run_id, "project_id": run.project_id, "attempt": run.attempt}
+
+
+def round_done(run: RunAssigned, number: int) -> RoundComplete:
+    checkpoint = Checkpoint(round=number, object=f"runs/{run.run_id}/rounds/{number}.npz", digest=DIGEST)
+    return RoundComplete(**of(run), fencing=run.fencing, rounds=2, checkpoint=checkpoint, trusts=run.trusts)
+
+
+@asynccontextmanager
+async def world_of(postgres: Database, kafka: Kafka, **settings: Any) -> AsyncGenerator[World]:
+    people = People()
+    with people.published() as jwks_url:
+        group = kafka.group("service.scheduler")
+        principal = kafka.as_principal("service.scheduler")
+        given = settings_for(SchedulerSettings, postgres, principal, group, jwks_url, **settings)
+        async with (
+            service(given) as app,
+            httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://scheduler", timeout=60) as http,
+            speaking(kafka.as_principal("service.auth"), "flip/hub/auth") as auth,
+            speaking(kafka.as_principal("service.projects"), "flip/hub/projects") as projects,
+            speaking(kafka.as_principal("service.imaging"), "flip/hub/imaging") as imaging,
+            speaking(kafka.as_principal("service.trainer-node"), "flip/hub/trainer-node/net1") as node,
+            speaking(kafka.as_principal("service.files"), "flip/hub/files") as files,
+        ):
+            yield World(app, http, postgres, people, auth, projects, imaging, node, files)
+
+
+@pytest.fixture
+async def world(postgres: Database, kafka: Kafka) -> AsyncIterator[World]:
+    async with world_of(postgres, kafka) as it:
+        yield it
+
+
+@pytest.mark.requirement("RUN-1")
+async def test_training_before_its_time_is_refused_with_all_that_is_missing_and_changes_nothing(world: World) -> None:
+    owner, headers = await world.user()
+    model = await world.model(owner)
+
+    async def refused() -> httpx.Response | None:
+        request = world.request(model, num_rounds="many", rounds=3)
+        answer = await world.http.post("/api/scheduler/runs", headers=headers, json=request)
+        heard_of_both = answer.status_code == 409 and answer.json()["missing"][0].get("trusts") == world.trusts
+        return answer if heard_of_both else None
+
+    problem = (await eventually(refused)).json()
+    assert problem["code"] == "run-not-ready"
+    assert [each["code"] for each in problem["missing"]] == [
+        "images-not-ready",
+        "labels-missing",
+        "enrichment-not-confirmed",
+        "payload-not-valid",
+        "payload-not-valid",
+    ]
+    assert [each.get("field") for each in problem["missing"][3:]] == ["payload.num_rounds", "payload.rounds"]
+    runs = await world.http.get("/api/scheduler/runs", headers=headers, params={"project_id": str(model.project_id)})
+    assert runs.json() == []
+
+
+@pytest.mark.requirement("RUN-2")
+@pytest.mark.requirement("RUN-5")
+async def test_a_run_goes_from_the_queue_through_a_net_to_its_results(world: World) -> None:
+    model, headers = await world.ready_model()
+    first, second = await world.initiate(model, headers), await world.initiate(model, headers)
+    assert (first["state"], first["queue_position"]) == ("queued", 1)
+    assert (second["state"], second["queue_position"]) == ("queued", 2)
+
+    await world.free(1)
+    run = await world.assigned(first)
+    assert (run.net, run.trusts, run.checkpoint) == (world.net(1), frozenset(world.trusts), None)
+    assert (await world.run_is(second, headers, queue_position=1))["state"] == "queued"
+
+    for trust in world.trusts:
+        await world.node.say(RunPrepared(**of(run), trust=trust, cases=12, dataset_digest=DIGEST))
+    await world.node.say(StageReached(**of(run), stage="fingerprint"))
+    await world.run_is(first, headers, state="preparing", stage="fingerprint")
+    await world.node.say(StageReached(**of(run), stage="training"))
+    await world.node.say(TrainingStarted(**of(run), first_round=0, rounds=2))
+    for number in (0, 1):
+        for trust in world.trusts:
+            loss = MetricReported(**of(run), trust=trust, round=number, name="train_loss", value=0.5 - number)
+            await world.node.say(loss)
+        await world.node.say(round_done(run, number))
+    await world.run_is(first, headers, state="training", rounds=2, rounds_done=2)
+
+    results = {"object": "runs/r.zip", "name": "r.zip", "digest": DIGEST, "size_bytes": 9}
+    await world.node.say(StageReached(**of(run), stage="collecting"))
+    await world.node.say(ResultsCollected(**of(run), fencing=run.fencing, **results))
+    await world.free(1, run.fencing)
+    assert (await world.assigned(second)).fencing > run.fencing
+    published = ResultsPublished(
+        run_id=run.run_id,
+        project_id=run.project_id,
+        name="r.zip",
+        digest=DIGEST,
+        size_bytes=9,
+        engine="e",
+        signatures="s",
+    )
+    await world.files.say(published)
+    shown = await world.run_is(first, headers, state="finished", results=DIGEST)
+    assert [news["kind"] for news in shown["timeline"]] == [
+        *("queued", "assigned", "prepared", "prepared", "stage", "stage", "training", "round", "round", "stage"),
+        *("collected", "finished"),
+    ]
+    times = [news["at"] for news in shown["timeline"]]
+    assert times == sorted(times)
+    metrics = (await world.http.get(f"/api/scheduler/runs/{first['run_id']}/metrics", headers=headers)).json()
+    assert [(each["trust"], each["round"], each["value"]) for each in metrics] == [
+        (trust, number, 0.5 - number) for trust in world.trusts for number in (0, 1)
+    ]
+    stop = await world.http.post(f"/api/scheduler/runs/{first['run_id']}/stop", headers=headers)
+    assert (stop.status_code, stop.json()["code"]) == (409, "run-can-not-be-stopped")
+
+
+@pytest.mark.requirement("RUN-2")
+async def test_a_run_is_given_at_once_to_a_net_that_is_free_already(world: World) -> None:
+    await world.free(1)
+    _, anybody = await world.user("viewer")
+
+    async def net_is_known() -> list[str]:
+        nets = (await world.http.get("/api/scheduler/nets", headers=anybody)).json()
+        return [net["state"] for net in nets if net["net"] == world.net(1)]
+
+    assert await eventually(net_is_known) == ["free"]
+    model, headers = await world.ready_model()
+    run = await world.initiate(model, headers)
+    assert (run["state"], run["net"]) == ("assigned", world.net(1))
+    assert [news["kind"] for news in run["timeline"]] == ["queued", "assigned"]
+
+
+async def test_only_those_who_may_see_the_project_see_its_runs_and_a_viewer_changes_nothing(world: World) -> None:
+    model, headers = await world.ready_model()
+    run = await world.initiate(model, headers)
+    _, stranger = await world.user()
+    path = f"/api/scheduler/runs/{run['run_id']}"
+    for at in (path, f"{path}/metrics", f"{path}/live"):
+        assert (await world.http.get(at, headers=stranger)).status_code == 404
+    assert (await world.http.post(f"{path}/stop", headers=stranger)).status_code == 404
+    attempt = await world.http.post("/api/scheduler/runs", headers=stranger, json=world.request(model))
+    assert (attempt.status_code, attempt.json()["code"]) == (404, "project-not-found")
+    assert (await world.http.get(path)).status_code == 401
+    admin = (await world.user("admin"))[1]
+    assert (await world.http.get(path, headers=admin)).status_code == 200
+
+
+@pytest.mark.requirement("RUN-3")
+async def test_a_silent_net_loses_its_run_which_goes_on_elsewhere_and_its_old_reports_are_ignored(
+    postgres: Database, kafka: Kafka
+) -> None:
+    async with world_of(postgres, kafka, lease=timedelta(seconds=2)) as world:
+        model, headers = await world.ready_model()
+        run = await world.initiate(model, headers)
+        await world.free(1)
+        first = await world.assigned(run)
+        await world.node.say(round_done(first, 0))
+        assert [lost.net for lost in await eventually(lambda: world.said(NetLost, run))] == [world.net(1)]
+        assert [event.reason for event in await world.said(RunRequeued, run)] == ["net-lost"]
+
+        await world.free(2)
+        second = await world.assigned(run, attempt=2)
+        assert second.fencing > first.fencing
+        assert second.checkpoint == round_done(first, 0).checkpoint
+        await world.node.say(round_done(first, 1))
+        stale = AttemptEnded(**of(first), fencing=first.fencing, outcome="failed", reason="plans-differ")
+        await world.node.say(stale)
+        await world.node.say(StageReached(**of(second), stage="planning"))
+        shown = await world.run_is(run, headers, stage="planning")
+        assert (shown["rounds_done"], shown["attempt"]) == (1, 2)
+        assert await world.said(RunFailed, run) == []
+
+
+@pytest.mark.requirement("RUN-3")
+async def test_a_net_that_has_not_heard_of_its_run_yet_is_not_given_another(world: World) -> None:
+    model, headers = await world.ready_model()
+    first, second = await world.initiate(model, headers), await world.initiate(model, headers)
+    await world.free(1)
+    held = await world.assigned(first)
+    await world.free(1, held.fencing - 1)  # said before the assignment was heard
+    heartbeat = NetHeartbeat(net=world.net(1), state="free", trusts=frozenset(world.trusts))
+    await world.node.say(heartbeat)
+    await world.free(2)
+    assert (await world.assigned(second)).net == world.net(2)
+    assert len(await world.said(RunAssigned, first)) == 1
+
+
+@pytest.mark.requirement("RUN-6")
+async def test_a_stopped_run_ends_when_its_net_has_ended_it(world: World) -> None:
+    model, headers = await world.ready_model()
+    run, waiting = await world.initiate(model, headers), await world.initiate(model, headers)
+    await world.free(1)
+    held = await world.assigned(run)
+    await world.node.say(StageReached(**of(held), stage="training"))
+    await world.run_is(run, headers, stage="training")
+    stop = await world.http.post(f"/api/scheduler/runs/{run['run_id']}/stop", headers=headers)
+    assert (stop.status_code, stop.json()["state"]) == (202, "stopping")
+    assert [(event.net, event.attempt) for event in await world.said(RunStopping, run)] == [(world.net(1), 1)]
+    await world.node.say(AttemptEnded(**of(held), fencing=held.fencing, outcome="stopped", reason="stopped"))
+    assert (await world.run_is(run, headers, state="stopped"))["stage"] == "training"
+    dropped = await world.http.post(f"/api/scheduler/runs/{waiting['run_id']}/stop", headers=headers)
+    assert dropped.json()["state"] == "stopped"
+
+
+async def test_a_trust_that_withdraws_stops_the_projects_runs(world: World) -> None:
+    model, headers = await world.ready_model()
+    run = await world.initiate(model, headers)
+    withdrawn = ApprovalWithdrawn(project_id=model.project_id, trust=world.trusts[0], reason="")
+    await world.projects.say(withdrawn)
+    await world.run_is(run, headers, state="stopped")
+
+
+@pytest.mark.requirement("RUN-5")
+async def test_members_follow_a_run_live_and_can_go_on_where_they_were(world: World) -> None:
+    model, headers = await world.ready_model()
+    run = await world.initiate(model, headers)
+    async with served(world.app) as url, httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as http:
+        path = f"/api/scheduler/runs/{run['run_id']}"
+        async with http.stream("GET", f"{path}/live") as live:
+            events = sent_events(live)
+            assert (await anext(events))["event"] == "queued"
+            await world.free(1)
+            assigned = await anext(events)
+            assert (assigned["event"], assigned["data"]["net"]) == ("assigned", world.net(1))
+            held = await world.assigned(run)
+            await world.node.say(
+                MetricReported(**of(held), trust=world.trusts[0], round=0, name="train_loss", value=0.25)
+            )
+            metric = await anext(events)
+            assert (metric["event"], metric["data"]["value"]) == ("metric", 0.25)
+        await world.node.say(AttemptEnded(**of(held), fencing=held.fencing, outcome="failed", reason="plans-differ"))
+        async with http.stream("GET", f"{path}/live", headers={"Last-Event-ID": metric["id"]}) as live:
+            assert [event["event"] async for event in sent_events(live)] == ["attempt-ended", "failed"]
+
+
+@asynccontextmanager
+async def served(app: FastAPI) -> AsyncGenerator[str]:
+    """The app on a port of its own, for answers that have no end."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
+    serving = asyncio.create_task(server.serve())
+
+    async def is_up() -> bool:
+        return server.started
+
+    await eventually(is_up)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    await serving
+
+
+async def sent_events(answer: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
+    event: dict[str, Any] = {}
+    async for line in answer.aiter_lines():
+        name, _, value = line.partition(": ")
+        if not line and event:
+            yield event
+            event = {}
+        elif name == "data":
+            event["data"] = orjson.loads(value)
+        elif name in {"event", "id"}:
+            event[name] = value

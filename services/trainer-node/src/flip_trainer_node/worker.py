@@ -1,0 +1,137 @@
+"""A net's worker at a Trust: prepares data sets and ends runs, one task after the other.
+
+There is one worker a net and Trust: it owns the FLARE client's kit, which can't be run twice. So tasks need no lease; a
+worker that was killed does its task again, and every task may be done again.
+"""
+
+import asyncio
+import shutil
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from flip_chassis.database import UNREACHABLE, Row, connect
+from flip_chassis.service import Backbone
+from flip_chassis.telemetry import log
+from flip_contracts.base import ProjectId, Report, RunId
+from flip_contracts.trainer_node import (
+    EndRun,
+    PrepareRun,
+    TrustEndedRun,
+    TrustPreparedRun,
+    TrustRefusedRun,
+    WorkerStarted,
+)
+
+from flip_trainer_node import dataset, domain, store, trainers
+from flip_trainer_node.settings import WorkerSettings
+
+_TICK_S = 0.2
+_RETRY_S = 2.0
+_COHORT_PATIENCE_S = 10.0
+_TRAINERS_OWN = ".site/runs"
+"""Where `flip_flare`'s trainer keeps what it needs of a run, below the folder of prepared runs."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """Does what the controller asked of this Trust."""
+
+    settings: WorkerSettings
+    stands: Backbone
+
+    async def run(self) -> None:
+        """Work for ever."""
+        while True:
+            try:
+                worked = await self._do_next()
+            except (*UNREACHABLE, TimeoutError) as error:
+                log.warning("a database is away; the task is done again", reason=type(error).__name__)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if not worked:
+                await asyncio.sleep(_TICK_S)
+
+    async def say_started(self) -> None:
+        """Say that the FLARE client has begun anew."""
+        async with self.stands.working() as work:
+            await work.say(WorkerStarted(net=self.settings.net))
+
+    async def _do_next(self) -> bool:
+        async with self.stands.working() as work:
+            task = await store.next_task(work.db)
+        if task is None:
+            return False
+        report = await self._do(task)
+        async with self.stands.working() as work, work.db.transaction():
+            if report is not None:
+                await work.say(report)
+            await store.set_done(work.db, task["id"])
+        return True
+
+    async def _do(self, task: Row) -> Report | None:
+        if task["kind"] == "prepare":
+            return await self._prepare(PrepareRun.model_validate(task["command"]))
+        return await self._end(EndRun.model_validate(task["command"]))
+
+    # --- preparing ------------------------------------------------------------------------------------------------
+
+    async def _prepare(self, command: PrepareRun) -> Report | None:
+        common = {"run_id": command.run_id, "project_id": command.project_id, "attempt": command.attempt}
+        try:
+            if not await self._is_frozen(command.project_id):
+                raise dataset.CannotPrepare("cohort-not-frozen")
+            prepared = await self._unless_ended(command, self._request(command))
+        except dataset.CannotPrepare as refusal:
+            log.warning("the Trust can't take part in a run", run_id=str(command.run_id), reason=refusal.reason)
+            return TrustRefusedRun(**common, reason=refusal.reason)
+        except dataset.NotWanted:
+            return None
+        return TrustPreparedRun(**common, cases=prepared.cases, dataset_digest=prepared.digest)
+
+    async def _is_frozen(self, project_id: ProjectId) -> bool:
+        dsn = self.settings.frozen_cohort.get_secret_value()
+        async with asyncio.timeout(_COHORT_PATIENCE_S), connect(dsn) as db:
+            return await db.fetchval(
+                "SELECT EXISTS (SELECT FROM frozen.cohort_member WHERE project_id = $1)", project_id
+            )
+
+    def _request(self, command: PrepareRun) -> dataset.Request:
+        return dataset.Request(
+            project=self.settings.data / "projects" / str(command.project_id),
+            project_id=command.project_id,
+            run=self._folder(command.run_id),
+            name=domain.dataset_name(command.payload["dataset_id"]),
+            minimum_cases=self.settings.minimum_cases,
+        )
+
+    async def _unless_ended(self, command: PrepareRun, request: dataset.Request) -> dataset.Prepared:
+        """Prepare in a thread, which stops between two files when the attempt is to be ended."""
+        ended = threading.Event()
+        preparing = asyncio.create_task(asyncio.to_thread(dataset.prepare, request, lambda: not ended.is_set()))
+        try:
+            while not (await asyncio.wait({preparing}, timeout=_RETRY_S))[0]:
+                async with self.stands.working() as work:
+                    if await store.is_to_end(work.db, command.run_id, command.attempt):
+                        ended.set()
+            return preparing.result()
+        finally:
+            ended.set()
+            await asyncio.gather(preparing, return_exceptions=True)
+
+    # --- ending ---------------------------------------------------------------------------------------------------
+
+    async def _end(self, command: EndRun) -> Report:
+        await trainers.end(command.run_id)
+        if command.forget:
+            await asyncio.to_thread(self._forget, command.run_id)
+        return TrustEndedRun(run_id=command.run_id, project_id=command.project_id, attempt=command.attempt)
+
+    def _folder(self, run_id: RunId) -> Path:
+        return self.settings.runs / str(run_id)
+
+    def _forget(self, run_id: RunId) -> None:
+        """Delete the run's data set and what its trainer kept; what is preprocessed serves later runs, too."""
+        for folder in (self._folder(run_id), self.settings.runs / _TRAINERS_OWN / str(run_id)):
+            if folder.exists():
+                shutil.rmtree(folder)

@@ -1,0 +1,40 @@
+"""Answers as `flip_flare.driver` does, from `net.json` beside the jobs: `sites`, and `jobs` by id."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+net = Path(sys.argv[sys.argv.index("--jobs") + 1]).with_name("net.json")
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    known = json.loads(net.read_text())
+    jobs = known["jobs"]
+    match request["op"]:
+        case "connected":
+            return {"sites": known["sites"]}
+        case "running":
+            return {"jobs": [job for job, of in jobs.items() if of["state"] == "running"]}
+        case "submit":
+            job = f"job-{request['run_id']}.{request['attempt']}"
+            jobs.setdefault(job, {**request, "state": "running"})
+            write(known)
+            return {"job": job}
+        case "abort":
+            if jobs[request["job"]]["state"] == "running":
+                jobs[request["job"]]["state"] = "aborted"
+                write(known)
+    return {"job": request["job"], "state": jobs[request["job"]]["state"]}
+
+
+def write(known: dict[str, Any]) -> None:
+    draft = net.with_name(".net.json.driver")
+    draft.write_text(json.dumps(known))
+    draft.replace(net)
+
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    sys.stdout.write(json.dumps({"id": asked["id"], "ok": True, "result": answer(asked)}) + "\n")
+    sys.stdout.flush()

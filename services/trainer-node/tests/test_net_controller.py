@@ -1,0 +1,458 @@
+import hashlib
+import json
+import random
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flip_chassis.database import connect
+from flip_chassis.ids import uuid7
+from flip_chassis.testing import Speaker, eventually, said, settings_for, speaking
+from flip_contracts.base import ModelId, ProjectId, RunId
+from flip_contracts.scheduler import Checkpoint, RunAssigned, RunFinished, RunStopping
+from flip_contracts.trainer_node import (
+    AttemptEnded,
+    EndRun,
+    MetricReported,
+    NetFree,
+    NetHeartbeat,
+    PlanAgreed,
+    PrepareRun,
+    ResultsCollected,
+    RoundComplete,
+    RunPrepared,
+    StageReached,
+    TrainingStarted,
+    TrustEndedRun,
+    TrustPreparedRun,
+    TrustRefusedRun,
+    WorkerStarted,
+)
+from flip_local.testing import S3, Database, Kafka
+from flip_trainer_node.main import controller
+from flip_trainer_node.settings import ControllerSettings
+from minio import Minio
+from pydantic import SecretStr
+
+pytestmark = pytest.mark.parts
+
+TRUSTS = ("KCH", "UCLH")
+PAYLOAD = {
+    "mode": "training",
+    "num_rounds": 2,
+    "dataset_id": 7,
+    "model_configuration": "2d",
+    "device": "cpu",
+    "fold_id": "all",
+    "trainer_name": "nnUNetTrainer",
+    "epochs_per_round": 1,
+    "starting_fed_round": 0,
+}
+DIGEST = "d" * 64
+
+
+@dataclass
+class Net:
+    """A controller under test over a scripted FLARE, with the scheduler and two Trusts that speak to it."""
+
+    folder: Path
+    postgres: Database
+    kafka: Kafka
+    s3: S3
+    scheduler: Speaker
+    trusts: dict[str, Speaker]
+    name: str = field(default_factory=lambda: f"n{random.randrange(16**8):08x}")
+    fencing: int = 0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        principal, group = self.kafka.as_principal("service.trainer-node"), self.kafka.group("service.trainer-node")
+        python = self.folder / "python"
+        python.write_text(f'#!/bin/sh\nPYTHONPATH={Path(__file__).parent / "scripted"} exec {sys.executable} "$@"\n')
+        python.chmod(0o700)
+        settings = settings_for(
+            ControllerSettings,
+            self.postgres,
+            principal,
+            group,
+            trusts=frozenset(TRUSTS),
+            net=self.name,
+            flare_python=python,
+            flare_kit=self.folder,
+            flare_admin_kit=self.folder,
+            work=self.folder / "work",
+            s3_endpoint=self.s3.endpoint,
+            s3_access_key=SecretStr(self.s3.access_key),
+            s3_secret_key=SecretStr(self.s3.secret_key),
+            s3_bucket=self.s3.bucket,
+            compute_profile={"name": "small"},
+        )
+        async with controller(settings):
+            yield
+
+    # --- what FLARE is scripted to do -----------------------------------------------------------------------------
+
+    @property
+    def script(self) -> Path:
+        return self.folder / "work" / "net.json"
+
+    def flare(self) -> dict[str, Any]:
+        return json.loads(self.script.read_text())
+
+    def connect(self, *sites: str) -> None:
+        self.script.parent.mkdir(exist_ok=True)
+        jobs = self.flare()["jobs"] if self.script.exists() else {}
+        draft = self.script.with_name(".net.json.test")
+        draft.write_text(json.dumps({"sites": sites, "jobs": jobs}))
+        draft.replace(self.script)
+
+    def end_job(self, job: str, state: str) -> None:
+        known = self.flare()
+        known["jobs"][job]["state"] = state
+        draft = self.script.with_name(".net.json.test")
+        draft.write_text(json.dumps(known))
+        draft.replace(self.script)
+
+    def run_folder(self, run: RunAssigned) -> Path:
+        return self.folder / "work" / "runs" / str(run.run_id)
+
+    def write(self, run: RunAssigned, *lines: dict[str, Any]) -> None:
+        file = self.run_folder(run) / "events.jsonl"
+        written = len(file.read_text().splitlines()) if file.exists() else 0
+        with file.open("a") as stream:
+            for number, line in enumerate(lines, start=written + 1):
+                stream.write(json.dumps({"seq": number, "attempt": run.attempt, **line}) + "\n")
+
+    def complete_round(self, run: RunAssigned, number: int) -> bytes:
+        weights = random.Random(number).randbytes(1 << 16)
+        (self.run_folder(run) / "rounds" / f"round_{number:05d}.npz").write_bytes(weights)
+        metrics = {"train_loss": 0.5, "dice": None, "dice_per_class": [None, 0.25]}
+        sites = {trust: {"metrics": metrics} for trust in TRUSTS}
+        line = {"kind": "round-complete", "round": number, "rounds": 2, "digest": sha256(weights), "sites": sites}
+        self.write(run, line)
+        return weights
+
+    # --- what others say ------------------------------------------------------------------------------------------
+
+    async def assign(self, **changes: Any) -> RunAssigned:
+        self.fencing += 1
+        facts = {
+            "run_id": RunId(uuid7()),
+            "project_id": ProjectId(uuid7()),
+            "model_id": ModelId(uuid7()),
+            "attempt": 1,
+            "fencing": self.fencing,
+            "payload": PAYLOAD,
+        } | changes
+        run = RunAssigned(net=self.name, framework="nvflare", job="nnunet", trusts=frozenset(TRUSTS), **facts)
+        await self.scheduler.say(run)
+        return run
+
+    async def prepared(self, run: RunAssigned, trust: str) -> None:
+        report = TrustPreparedRun(**of(run), cases=12, dataset_digest=DIGEST)
+        await self.trusts[trust].say(report, trust=trust)
+
+    async def prepared_everywhere(self, run: RunAssigned) -> None:
+        async def asked() -> bool:
+            commands = await self.said(PrepareRun)
+            return sum((each.run_id, each.attempt) == (run.run_id, run.attempt) for each in commands) == len(TRUSTS)
+
+        await eventually(asked)
+        for trust in TRUSTS:
+            await self.prepared(run, trust)
+
+    async def ended(self, run: RunAssigned) -> None:
+        for trust in TRUSTS:
+            await self.trusts[trust].say(TrustEndedRun(**of(run)), trust=trust)
+
+    async def started(self, **changes: Any) -> tuple[RunAssigned, str]:
+        """A run that trains, and its job."""
+        run = await self.assign(**changes)
+        await self.prepared_everywhere(run)
+        return run, await self.job(run)
+
+    async def job(self, run: RunAssigned) -> str:
+        id_ = f"job-{run.run_id}.{run.attempt}"
+
+        async def submitted() -> bool:
+            return id_ in self.flare()["jobs"]
+
+        await eventually(submitted)
+        return id_
+
+    # --- what the controller said ---------------------------------------------------------------------------------
+
+    async def said(self, type_: type[Any]) -> list[Any]:
+        async with connect(self.postgres.app) as db:
+            return await said(db, type_)
+
+    async def hears(self, type_: type[Any], number: int = 1) -> list[Any]:
+        """The messages of a type, once there are so many."""
+
+        async def enough() -> list[Any] | None:
+            found = await self.said(type_)
+            return found if len(found) >= number else None
+
+        return await eventually(enough)
+
+    async def is_free_after(self, run: RunAssigned) -> None:
+        """Wait until the net is free again."""
+
+        async def said_so() -> bool:
+            return any(event.fencing == run.fencing for event in await self.said(NetFree))
+
+        await eventually(said_so)
+
+    def stored(self, name: str) -> bytes:
+        client = Minio(self.s3.endpoint.removeprefix("http://"), self.s3.access_key, self.s3.secret_key, secure=False)
+        return client.get_object(self.s3.bucket, name).read()
+
+
+def of(run: RunAssigned) -> dict[str, Any]:
+    return {"run_id": run.run_id, "project_id": run.project_id, "attempt": run.attempt}
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+async def net(postgres: Database, kafka: Kafka, s3: S3, tmp_path: Path) -> AsyncIterator[Net]:
+    async with AsyncExitStack() as stack:
+        scheduler = await stack.enter_async_context(
+            speaking(kafka.as_principal("service.scheduler"), "flip/hub/scheduler")
+        )
+        trusts = {
+            trust: await stack.enter_async_context(
+                speaking(kafka.as_principal(f"trust.{trust}"), f"flip/{trust}/trainer-node/net1")
+            )
+            for trust in TRUSTS
+        }
+        yield Net(tmp_path, postgres, kafka, s3, scheduler, trusts)
+
+
+@pytest.mark.requirement("RUN-2")
+async def test_a_net_is_free_when_its_server_is_up_and_all_its_trusts_are_connected(net: Net) -> None:
+    net.connect("KCH")
+    async with net.running():
+        assert (await net.hears(NetHeartbeat))[0].state == "starting"
+        assert await net.said(NetFree) == []
+        net.connect("KCH", "UCLH")
+        free = (await net.hears(NetFree))[0]
+        assert (free.net, free.trusts, free.fencing) == (net.name, frozenset(TRUSTS), 0)
+
+
+async def test_a_run_is_carried_from_its_assignment_to_its_results(net: Net) -> None:
+    net.connect(*TRUSTS)
+    async with net.running():
+        await net.hears(NetFree)
+        run = await net.assign()
+        commands = await net.hears(PrepareRun, 2)
+        assert [(command.run_id, command.payload) for command in commands] == [(run.run_id, PAYLOAD)] * 2
+        await net.prepared(run, "KCH")
+        await net.hears(RunPrepared)
+        assert net.flare()["jobs"] == {}
+        await net.prepared(run, "UCLH")
+        await net.prepared(run, "UCLH")  # a Trust may say it twice
+        job = await net.job(run)
+        assert [(event.trust, event.cases) for event in await net.said(RunPrepared)] == [("KCH", 12), ("UCLH", 12)]
+        submitted = net.flare()["jobs"][job]
+        assert submitted["trusts"] == list(TRUSTS)
+        assert submitted["run_folder"] == str(net.run_folder(run))
+        assert submitted["job"] == {
+            "run_id": str(run.run_id),
+            "dataset_name": "Dataset007_FLIP",
+            "payload": PAYLOAD,
+            "profile": {"name": "small"},
+            "seed": run.run_id.int % 2**31,
+        }
+
+        net.write(
+            run,
+            {"kind": "started", "sites": TRUSTS},
+            {"kind": "fingerprint", "cases": dict.fromkeys(TRUSTS, 12)},
+            {"kind": "plan-agreed", "digest": DIGEST},
+            {"kind": "preprocessing"},
+            {"kind": "training-started", "round": 0, "rounds": 2},
+        )
+        weights = [net.complete_round(run, number) for number in (0, 1)]
+        archive = net.run_folder(run) / "results.zip"
+        archive.write_bytes(b"PK")
+        rounds = await net.hears(RoundComplete, 2)
+        assert [(event.checkpoint.round, event.checkpoint.digest) for event in rounds] == [
+            (number, sha256(content)) for number, content in enumerate(weights)
+        ]
+        assert [net.stored(event.checkpoint.object) for event in rounds] == weights
+        net.write(run, {"kind": "finished", "archive": str(archive), "archive_sha256": sha256(b"PK")})
+        net.end_job(job, "completed")
+        collected = (await net.hears(ResultsCollected))[0]
+        assert (net.stored(collected.object), collected.digest) == (b"PK", sha256(b"PK"))
+        assert collected.name == f"Dataset007_FLIP_2d_fold-all_2-rounds_{run.run_id}.zip"
+
+        assert [command.forget for command in await net.hears(EndRun, 2)] == [False, False]
+        await net.ended(run)
+        assert [free.fencing for free in await net.hears(NetFree, 2)] == [0, run.fencing]
+        assert [event.stage for event in await net.said(StageReached)] == [
+            *("preparing", "fingerprint", "preprocessing", "training"),
+        ]
+        assert len(await net.said(PlanAgreed)) == len(await net.said(TrainingStarted)) == 1
+        metrics = [(event.trust, event.round, event.name) for event in await net.said(MetricReported)]
+        assert metrics == [
+            (trust, number, name)
+            for number in (0, 1)
+            for trust in TRUSTS
+            for name in ("dice_per_class/2", "train_loss")
+        ]
+        assert await net.said(AttemptEnded) == []
+
+        finished = RunFinished(run_id=run.run_id, project_id=run.project_id, model_id=run.model_id, results=DIGEST)
+        await net.scheduler.say(finished)
+        assert [command.forget for command in (await net.hears(EndRun, 4))[2:]] == [True, True]
+
+        async def is_forgotten() -> bool:
+            return not net.run_folder(run).exists()
+
+        await eventually(is_forgotten)
+
+
+@pytest.mark.requirement("RUN-6")
+async def test_a_stopped_run_is_ended_at_the_hub_and_at_every_trust(net: Net) -> None:
+    net.connect(*TRUSTS)
+    async with net.running():
+        run, job = await net.started()
+        await net.scheduler.say(RunStopping(**of(run), net=net.name))
+        await net.hears(EndRun, 2)
+        await net.ended(run)
+        ended = (await net.hears(AttemptEnded))[0]
+        assert (ended.outcome, ended.fencing) == ("stopped", run.fencing)
+        assert net.flare()["jobs"][job]["state"] == "aborted"
+        await net.is_free_after(run)
+
+
+@pytest.mark.requirement("RUN-6")
+async def test_a_stop_is_told_in_time_though_a_trust_is_silent_but_the_net_is_not_free_before_it_is_clean(
+    net: Net,
+) -> None:
+    net.connect(*TRUSTS)
+    async with net.running():
+        run, _ = await net.started()
+        await net.scheduler.say(RunStopping(**of(run), net=net.name))
+        assert (await net.hears(AttemptEnded))[0].outcome == "stopped"
+        assert run.fencing not in {event.fencing for event in await net.said(NetFree)}
+        await net.ended(run)
+        await net.is_free_after(run)
+
+
+@pytest.mark.requirement("RUN-3")
+@pytest.mark.requirement("RUN-9")
+async def test_a_controller_that_begins_anew_tells_what_is_on_disk_once_and_gives_the_run_back(net: Net) -> None:
+    net.connect(*TRUSTS)
+    async with net.running():
+        run, _ = await net.started()
+        net.complete_round(run, 0)
+        await net.hears(RoundComplete)
+    net.complete_round(run, 1)
+    async with net.running():
+        ended = (await net.hears(AttemptEnded))[0]
+        assert (ended.outcome, ended.reason) == ("interrupted", "controller-restarted")
+        assert [event.checkpoint.round for event in await net.said(RoundComplete)] == [0, 1]
+        await net.ended(run)
+        checkpoint = (await net.said(RoundComplete))[1].checkpoint
+
+        again, job = await net.started(run_id=run.run_id, project_id=run.project_id, attempt=2, checkpoint=checkpoint)
+        assert net.flare()["jobs"][job]["job"]["payload"]["starting_fed_round"] == 2
+        rounds = net.run_folder(again) / "rounds"
+        assert sha256((rounds / "round_00001.npz").read_bytes()) == checkpoint.digest
+        assert (rounds / "round_00001.sha256").read_text() == checkpoint.digest
+        assert len(await net.said(RoundComplete)) == 2
+
+
+@pytest.mark.requirement("RUN-9")
+async def test_a_run_whose_checkpoint_is_gone_ends_with_that_reason(net: Net) -> None:
+    net.connect(*TRUSTS)
+    async with net.running():
+        gone = Checkpoint(round=0, object=f"runs/{uuid7()}/rounds/0.1.npz", digest=DIGEST)
+        run = await net.assign(checkpoint=gone)
+        await net.prepared_everywhere(run)
+        await net.hears(EndRun, 2)
+        await net.ended(run)
+        ended = (await net.hears(AttemptEnded))[0]
+        assert (ended.outcome, ended.reason) == ("failed", "checkpoint-missing")
+
+
+async def test_a_trust_that_can_not_take_part_ends_the_run_with_its_reason(net: Net) -> None:
+    net.connect(*TRUSTS)
+    async with net.running():
+        run = await net.assign()
+        await net.hears(PrepareRun, 2)
+        await net.trusts["UCLH"].say(TrustRefusedRun(**of(run), reason="too-few-cases"), trust="UCLH")
+        ended = (await net.hears(AttemptEnded))[0]
+        assert (ended.outcome, ended.reason) == ("failed", "too-few-cases")
+        assert ended.detail == "UCLH can't take part: too-few-cases."
+
+
+@pytest.mark.parametrize(
+    ("line", "outcome", "reason", "detail"),
+    [
+        (
+            {
+                "kind": kind,
+                "reason": reason,
+                "operation": "train_round",
+                "sites": {"KCH": {"code": "no-answer", "detail": "case 17 of Jane"}},
+                "detail": "case 17 of Jane",
+            },
+            kind,
+            reason,
+            "train_round failed at KCH: no-answer.",
+        )
+        for kind, reason in (("failed", "sites-failed"), ("interrupted", "sites-silent"))
+    ],
+)
+async def test_how_a_job_ended_is_told_without_a_trusts_own_words(
+    net: Net, line: dict[str, Any], outcome: str, reason: str, detail: str
+) -> None:
+    net.connect(*TRUSTS)
+    async with net.running():
+        run, job = await net.started()
+        net.write(run, line)
+        net.end_job(job, "failed")
+        await net.hears(EndRun, 2)
+        await net.ended(run)
+        ended = (await net.hears(AttemptEnded))[0]
+        assert (ended.outcome, ended.reason, ended.detail) == (outcome, reason, detail)
+
+
+@pytest.mark.requirement("RUN-3")
+async def test_a_job_that_ends_without_a_word_and_a_worker_that_begins_anew_interrupt_the_attempt(net: Net) -> None:
+    net.connect(*TRUSTS)
+    async with net.running():
+        run, job = await net.started()
+        net.end_job(job, "lost")
+        await net.hears(EndRun, 2)
+        await net.ended(run)
+        assert [(event.outcome, event.reason) for event in await net.hears(AttemptEnded)] == [
+            ("interrupted", "job-ended")
+        ]
+        again, job = await net.started(run_id=run.run_id, project_id=run.project_id, attempt=2)
+        await net.trusts["KCH"].say(WorkerStarted(net="another"), trust="KCH")
+        await net.trusts["KCH"].say(WorkerStarted(net=net.name), trust="KCH")
+        await net.hears(EndRun, 4)
+        await net.ended(again)
+        assert (await net.hears(AttemptEnded, 2))[1].reason == "worker-restarted"
+        assert net.flare()["jobs"][job]["state"] == "aborted"
+
+
+async def test_an_assignment_of_another_net_or_an_older_one_is_not_taken(net: Net) -> None:
+    net.connect(*TRUSTS)
+    async with net.running():
+        run, _ = await net.started(fencing=5)
+        await net.scheduler.say(run.model_copy(update={"net": "elsewhere", "fencing": 6, "run_id": RunId(uuid7())}))
+        await net.scheduler.say(run.model_copy(update={"fencing": 4, "run_id": RunId(uuid7())}))
+        await net.scheduler.say(RunStopping(**of(run), net=net.name))
+        await net.hears(EndRun, 2)
+        assert {command.run_id for command in await net.said(PrepareRun)} == {run.run_id}

@@ -1,0 +1,106 @@
+from functools import reduce
+from uuid import UUID
+
+import pytest
+from flip_contracts.base import Message, ModelId, ProjectId, RunId
+from flip_contracts.scheduler import Checkpoint, RunAssigned
+from flip_contracts.trainer_node import TrustPreparedRun
+from flip_trainer_node import domain
+from flip_trainer_node.attempts import AttemptClosed, AttemptClosing, AttemptOver, JobSubmitted, TrustEnded
+from flip_trainer_node.domain import Attempt
+from hypothesis import given
+from hypothesis import strategies as st
+
+TRUSTS = ("KCH", "UCLH")
+DIGEST = "e" * 64
+PAYLOAD = {"dataset_id": 7, "model_configuration": "2d", "fold_id": 0, "num_rounds": 9, "starting_fed_round": 0}
+RUN = RunAssigned(
+    run_id=RunId(UUID(int=1)),
+    project_id=ProjectId(UUID(int=2)),
+    model_id=ModelId(UUID(int=3)),
+    net="net1",
+    attempt=2,
+    fencing=7,
+    framework="nvflare",
+    job="nnunet",
+    trusts=frozenset(TRUSTS),
+    payload=PAYLOAD,
+)
+READY = TrustPreparedRun(run_id=RUN.run_id, project_id=RUN.project_id, attempt=2, cases=12, dataset_digest=DIGEST)
+
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(["prepared", "submit", "close", "ended", "finish", "settle", "refuse", "lose"]),
+        st.sampled_from([*TRUSTS, "GSTT"]),
+    ),
+    max_size=40,
+)
+
+
+def moved(attempt: Attempt, move: str, trust: str) -> list[Message]:
+    match move:
+        case "prepared":
+            events = domain.note_prepared(attempt, trust, READY)
+        case "submit":
+            events = domain.submit(attempt, "job", {}) if attempt.is_prepared else []
+        case "close":
+            events = domain.close(attempt, "interrupted", "net-lost")
+        case "ended":
+            events = domain.note_ended(attempt, trust)
+        case "finish":
+            events = domain.finish(attempt)
+        case "refuse":
+            events = domain.refuse(attempt, trust, "too-few-cases")
+        case "lose":
+            events = domain.lose_worker(attempt, trust)
+        case _:
+            events = domain.settle(attempt)
+    return events
+
+
+@given(MOVES)
+@pytest.mark.requirement("RUN-3")
+def test_an_attempt_ends_once_and_is_closed_only_when_every_trust_has_ended_it(moves: list[tuple[str, str]]) -> None:
+    history = domain.take(Attempt(), RUN)
+    attempt = reduce(domain.evolve, history, Attempt())
+    for move, trust in moves:
+        events = moved(attempt, move, trust)
+        history += events
+        attempt = reduce(domain.evolve, events, attempt)
+    kinds = [type(event) for event in history]
+    for once in (JobSubmitted, AttemptClosing, AttemptOver, AttemptClosed):
+        assert kinds.count(once) <= 1
+    if JobSubmitted in kinds and AttemptClosing in kinds:
+        assert kinds.index(JobSubmitted) < kinds.index(AttemptClosing)
+    if AttemptClosed in kinds:
+        ended = {event.trust for event in history if isinstance(event, TrustEnded)}
+        assert ended == set(TRUSTS)
+        assert kinds[-1] is AttemptClosed
+    assert "GSTT" not in {*attempt.prepared, *attempt.ended}
+
+
+def test_an_assignment_that_is_heard_twice_is_taken_once() -> None:
+    [taken] = domain.take(Attempt(), RUN)
+    assert domain.take(domain.evolve(Attempt(), taken), RUN) == []
+
+
+def test_a_job_that_was_handed_over_while_the_attempt_was_ended_is_known_and_can_be_ended() -> None:
+    attempt = reduce(domain.evolve, domain.take(Attempt(), RUN), Attempt())
+    attempt = reduce(domain.evolve, domain.close(attempt, "stopped", "stopped"), attempt)
+    attempt = reduce(domain.evolve, domain.submit(attempt, "job", {}), attempt)
+    assert (attempt.status, attempt.job) == ("closing", "job")
+
+
+@pytest.mark.requirement("NNU-9")
+def test_a_resumed_run_starts_after_its_last_round_with_the_same_seed() -> None:
+    resumed = RUN.model_copy(update={"checkpoint": Checkpoint(round=4, object="o", digest=DIGEST), "attempt": 3})
+    first, second = domain.job_record(RUN, {"name": "full"}), domain.job_record(resumed, {"name": "full"})
+    assert first["payload"]["starting_fed_round"] == 0
+    assert second["payload"]["starting_fed_round"] == 5
+    assert first["seed"] == second["seed"]
+    assert domain.object_of_round(RUN, 4) != domain.object_of_round(resumed, 4)
+
+
+@pytest.mark.requirement("RUN-7")
+def test_results_have_a_name_that_says_what_they_are() -> None:
+    assert domain.results_name(RUN) == f"Dataset007_FLIP_2d_fold-0_9-rounds_{RUN.run_id}.zip"

@@ -1,0 +1,187 @@
+import asyncio
+import os
+import random
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from flip_chassis.database import connect
+from flip_chassis.ids import uuid7
+from flip_chassis.testing import Speaker, eventually, said, settings_for, speaking
+from flip_contracts.base import ProjectId, RunId
+from flip_contracts.trainer_node import (
+    EndRun,
+    PrepareRun,
+    TrustEndedRun,
+    TrustPreparedRun,
+    TrustRefusedRun,
+    WorkerStarted,
+)
+from flip_local.testing import Database, Kafka, PostgresServer
+from flip_trainer_node.main import worker
+from flip_trainer_node.settings import WorkerSettings
+from flip_trainer_node.trainers import trainers_of
+from pydantic import SecretStr
+
+pytestmark = pytest.mark.parts
+
+PAYLOAD = {"dataset_id": 7}
+SCRIPTED = Path(__file__).parent / "scripted"
+
+
+@dataclass
+class Trust:
+    """A worker under test at KCH, over a scripted FLARE client."""
+
+    folder: Path
+    postgres: Database
+    cohort: Database
+    kafka: Kafka
+    hub: Speaker
+    project_id: ProjectId = field(default_factory=lambda: ProjectId(uuid7()))
+    net: str = field(default_factory=lambda: f"n{random.randrange(16**8):08x}")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        python = self.folder / "python"
+        python.write_text(f'#!/bin/sh\nPYTHONPATH={SCRIPTED} exec {sys.executable} "$@"\n')
+        python.chmod(0o700)
+        settings = settings_for(
+            WorkerSettings,
+            self.postgres,
+            self.kafka.as_principal("trust.KCH"),
+            self.kafka.group("trust.KCH"),
+            trust="KCH",
+            net=self.net,
+            flare_python=python,
+            flare_kit=self.folder,
+            work=self.folder / "work",
+            data=self.folder / "data",
+            frozen_cohort=SecretStr(self.cohort.app),
+        )
+        async with worker(settings):
+            yield
+
+    async def freeze_cohort(self) -> None:
+        async with connect(self.cohort.owner) as db:
+            await db.execute("INSERT INTO frozen.cohort_member (project_id) VALUES ($1)", self.project_id)
+
+    def write_project(self, cases: int) -> None:
+        from hashlib import sha256
+
+        project = self.folder / "data" / "projects" / str(self.project_id)
+        listed: list[dict[str, Any]] = []
+        for number in range(cases):
+            case: dict[str, Any] = {"case": f"case{number}"}
+            for kind in ("image", "label"):
+                file = project / f"{kind}s" / f"case{number}.nii.gz"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(f"{kind} {number}".encode())
+                case[kind] = {"path": f"{kind}s/{file.name}", "sha256": sha256(file.read_bytes()).hexdigest()}
+            listed.append(case)
+        body = {"project_id": str(self.project_id), "labels": {"lesion": 1}, "channel": "MRI", "cases": listed}
+        (project / "manifest.json").write_bytes(orjson.dumps(body))
+
+    async def ask_to_prepare(self, run_id: RunId, **changes: Any) -> PrepareRun:
+        facts = {"attempt": 1, "net": self.net, "payload": PAYLOAD} | changes
+        command = PrepareRun(run_id=run_id, project_id=self.project_id, **facts)
+        await self.hub.say(command, trust="KCH")
+        return command
+
+    async def ask_to_end(self, run_id: RunId, *, forget: bool) -> None:
+        command = EndRun(run_id=run_id, project_id=self.project_id, attempt=1, net=self.net, forget=forget)
+        await self.hub.say(command, trust="KCH")
+
+    async def reports(self, type_: type[Any], number: int = 1) -> list[Any]:
+        async def enough() -> list[Any] | None:
+            async with connect(self.postgres.app) as db:
+                found = await said(db, type_)
+            return found if len(found) >= number else None
+
+        return await eventually(enough)
+
+    def dataset(self, run_id: RunId) -> Path:
+        return self.folder / "work" / "runs" / str(run_id) / "nnUNet_raw" / "Dataset007_FLIP"
+
+
+@pytest.fixture
+async def trust(
+    postgres: Database, postgres_server: PostgresServer, kafka: Kafka, tmp_path: Path
+) -> AsyncIterator[Trust]:
+    with postgres_server.database("cohort") as cohort:
+        async with connect(cohort.owner) as db:
+            await db.execute(
+                "CREATE SCHEMA frozen; CREATE TABLE frozen.cohort_member (project_id uuid NOT NULL);"
+                f"GRANT USAGE ON SCHEMA frozen TO {cohort.name};"
+                f"GRANT SELECT ON frozen.cohort_member TO {cohort.name}"
+            )
+        async with speaking(kafka.as_principal("service.trainer-node"), "flip/hub/trainer-node/net1") as hub:
+            yield Trust(tmp_path, postgres, cohort, kafka, hub)
+
+
+async def test_a_worker_says_that_it_began_and_prepares_what_it_is_asked_for(trust: Trust) -> None:
+    await trust.freeze_cohort()
+    trust.write_project(10)
+    run_id = RunId(uuid7())
+    async with trust.running():
+        assert [report.net for report in await trust.reports(WorkerStarted)] == [trust.net]
+        await trust.ask_to_prepare(RunId(uuid7()), net="another")
+        await trust.ask_to_prepare(run_id)
+        await trust.ask_to_prepare(run_id, attempt=2)
+        first, again = await trust.reports(TrustPreparedRun, 2)
+    assert (first.run_id, first.cases, again.dataset_digest) == (run_id, 10, first.dataset_digest)
+    assert len(list((trust.dataset(run_id) / "imagesTr").iterdir())) == 10
+    assert len(list((trust.folder / "work" / "runs").iterdir())) == 1
+
+
+async def test_a_trust_whose_cohort_is_not_frozen_or_too_small_takes_no_part(trust: Trust) -> None:
+    trust.write_project(9)
+    async with trust.running():
+        await trust.ask_to_prepare(RunId(uuid7()))
+        assert [report.reason for report in await trust.reports(TrustRefusedRun)] == ["cohort-not-frozen"]
+        await trust.freeze_cohort()
+        await trust.ask_to_prepare(RunId(uuid7()))
+        assert (await trust.reports(TrustRefusedRun, 2))[1].reason == "too-few-cases"
+
+
+@pytest.mark.requirement("RUN-3")
+async def test_what_was_asked_while_the_worker_was_away_is_done_when_it_is_back(trust: Trust) -> None:
+    await trust.freeze_cohort()
+    trust.write_project(10)
+    async with trust.running():
+        await trust.reports(WorkerStarted)
+    run_id = RunId(uuid7())
+    await trust.ask_to_prepare(run_id)
+    async with trust.running():
+        assert (await trust.reports(TrustPreparedRun))[0].run_id == run_id
+        assert len(await trust.reports(WorkerStarted, 2)) == 2
+
+
+@pytest.mark.requirement("RUN-6")
+async def test_an_ended_run_has_no_process_left_and_a_forgotten_one_no_file(trust: Trust) -> None:
+    await trust.freeze_cohort()
+    trust.write_project(10)
+    run_id = RunId(uuid7())
+    async with trust.running():
+        await trust.ask_to_prepare(run_id)
+        await trust.reports(TrustPreparedRun)
+        forgotten = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "flip_flare.trainer_script", "--run", str(run_id)),
+            env={**os.environ, "PYTHONPATH": str(SCRIPTED)},
+        )
+        assert trainers_of(run_id) == [forgotten.pid]
+        own = trust.folder / "work" / "runs" / ".site" / "runs" / str(run_id)
+        own.mkdir(parents=True)
+        await trust.ask_to_end(run_id, forget=False)
+        await trust.reports(TrustEndedRun)
+        assert await forgotten.wait() < 0
+        assert trust.dataset(run_id).exists()
+        await trust.ask_to_end(run_id, forget=True)
+        await trust.reports(TrustEndedRun, 2)
+        assert not trust.dataset(run_id).parents[1].exists()
+        assert not own.exists()
