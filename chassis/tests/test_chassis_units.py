@@ -1,5 +1,7 @@
 """What of the chassis is pure: ids, retries, reading records, declaring handlers."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -14,6 +16,7 @@ from flip_chassis.settings import Settings
 from flip_chassis.testing import refused
 from flip_chassis.work import Work
 from flip_contracts.base import ProjectId
+from flip_contracts.catalogue import messages
 from flip_contracts.cloudevents import Envelope
 from flip_contracts.cohort import RunCohortQuery, TrustAnsweredQuery
 from flip_contracts.projects import ProjectApproved, ProjectDeleted
@@ -148,6 +151,13 @@ def test_require_refuses_with_code_and_facts():
 def test_a_version_token_that_cannot_be_read_is_refused(header: str):
     with pytest.raises(Refused, match="version-token-not-valid"):
         read_tokens(header)
+
+
+def test_an_inbox_knows_every_message_whatever_its_service_imports():
+    """A Trust's topics are shared by several services; what is for another one must not look unknown."""
+    program = "import flip_chassis.inbox; from flip_contracts.base import REGISTRY; print(len(REGISTRY))"
+    known = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(known.stdout) == len(messages())
 
 
 def test_version_tokens_name_stream_and_version():
