@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import asyncpg
-import flip_contracts.catalogue  # noqa: F401 - declares every message: a shared topic carries other services' too
+import flip_contracts.catalogue  # noqa: F401  # pyright: ignore[reportUnusedImport] - declares every message
 from flip_contracts.base import REGISTRY
 from flip_contracts.cloudevents import Envelope, Header, Malformed, read_envelope
 from pydantic import ValidationError
