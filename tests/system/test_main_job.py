@@ -91,7 +91,7 @@ def test_the_main_job_completes_although_every_service_dies_once(stack: Layout, 
     assert story.results is not None
     models = unpack(story.results, tmp_path)
     for trust in stack.trusts:
-        held_out = stack.data(trust) / "heldout" / trust
+        held_out = stack.folder(trust, "heldout", trust)
         predictions = tmp_path / "predictions" / trust
         predictions.mkdir(parents=True)
         predict(stack, models, DATASET_ID, held_out / "images", predictions)

@@ -53,8 +53,10 @@ class Backbone:
     async def working(self) -> AsyncGenerator[Work]:
         """Work of the service itself on a connection of its own; what it says is on its way when the block ends."""
         async with self.pool.acquire() as db:
-            yield own_work(self.settings, db, self.handlers.project)
-        self.relay.wake.set()
+            work = own_work(self.settings, db, self.handlers.project)
+            yield work
+        if work.written:
+            self.relay.wake.set()
 
     async def _postgres(self) -> bool:
         try:

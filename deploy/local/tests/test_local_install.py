@@ -1,4 +1,4 @@
-"""What the installer and the start say of a machine on which the stack can't run, and that they don't redo what is done."""
+"""What installing and starting say of a machine on which the stack cannot run, and that nothing is done twice."""
 
 from pathlib import Path
 

@@ -98,3 +98,15 @@ def test_a_keeper_leaves_other_kits_alone(tmp_path: Path):
         with kept([sys.executable, "-c", ""], ours) as keeper:
             assert keeper.wait(DEADLINE_S) == 0
         assert len(processes_of(other)) == 1
+
+
+def test_a_process_that_is_just_being_started_is_not_missed(tmp_path: Path):
+    starts_one_after_the_other = (
+        f"import subprocess, time\nwhile True:\n    subprocess.Popen({SLEEP!r}, start_new_session=True, env={{}})"
+    )
+    with kept([sys.executable, "-c", starts_one_after_the_other], tmp_path) as keeper:
+        until(lambda: len(psutil.Process(keeper.pid).children(recursive=True)) > 3, "nothing was started")
+        family = psutil.Process(keeper.pid).children(recursive=True)
+        main_process(keeper).kill()
+        keeper.wait(DEADLINE_S)
+        assert [process for process in family if process.is_running()] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -14,10 +15,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from flip_nnunet.federation import Outcome, federate
+from flip_nnunet.federation import Outcome, PlansDiffer, SchemasDiffer, TooFewContributions, federate
 from flip_nnunet.job import Job
 from flip_nnunet.local import LocalSites
-from flip_nnunet.message import Json, Message
+from flip_nnunet.message import Json, Message, SitesFailed
 from flip_nnunet.payload import ComputeProfile, TrainingPayload
 from flip_nnunet.store import FolderStore
 from synthetic import Family, write_dataset
@@ -111,8 +112,10 @@ def test_plain_nnunet_predicts_with_the_unzipped_results(trained: Ran, data: dic
     shutil.copy(image, tmp_path / "in")
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     subprocess.run(
-        [Path(sys.executable).with_name("nnUNetv2_predict"), "-i", tmp_path / "in", "-o", tmp_path / "out"]
-        + ["-d", "005", "-c", "2d", "-f", "all", "-device", "cpu", "-npp", "1", "-nps", "1"],
+        [
+            *(Path(sys.executable).with_name("nnUNetv2_predict"), "-i", tmp_path / "in", "-o", tmp_path / "out"),
+            *("-d", "005", "-c", "2d", "-f", "all", "-device", "cpu", "-npp", "1", "-nps", "1"),
+        ],
         env=plain | {"nnUNet_results": str(tmp_path / "results"), "OMP_NUM_THREADS": "1"},
         check=True,
         timeout=240,

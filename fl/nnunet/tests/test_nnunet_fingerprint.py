@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Callable, Iterator
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -63,7 +67,9 @@ def pooled_by_nnunet(folder: Path, families: tuple[Family, ...]) -> Json:
         extractor = DatasetFingerprintExtractor(NAME, 1)
         extractor.num_foreground_voxels_for_intensitystats = VOXELS
         extractor.show_progress_bar = False
-        found = extractor.run()
+        threads = SimpleNamespace(Pool=ThreadPool)  # its own spawned processes would only import torch once more
+        with mock.patch.object(multiprocessing, "get_context", return_value=threads):
+            found = extractor.run()
     assert len(found["spacings"]) == len(list((dataset / "labelsTr").iterdir()))
     return json.loads((folder / "pre" / NAME / "dataset_fingerprint.json").read_text())
 
@@ -201,7 +207,9 @@ def test_the_synopsis_tells_nnunet_what_all_cases_would(
     np.testing.assert_array_equal(target(content["spacings"], content["shapes_after_crop"]), expected_target)
     np.testing.assert_array_equal(np.median(content["spacings"], 0), np.median(spacings, 0))
     np.testing.assert_array_equal(np.median(content["shapes_after_crop"], 0), np.median(shapes, 0))
-    new_shapes = [compute_new_shape(shape, spacing, expected_target) for shape, spacing in zip(shapes, spacings)]
+    new_shapes = [
+        compute_new_shape(shape, spacing, expected_target) for shape, spacing in zip(shapes, spacings, strict=True)
+    ]
     np.testing.assert_array_equal(found.median_new_shape, np.median(new_shapes, 0))
 
 

@@ -141,6 +141,15 @@ class Project:
         return found
 
 
+async def until_ready(http: httpx.AsyncClient) -> None:
+    """Wait until a service hears: joining its consumer group takes long on a busy machine."""
+
+    async def is_ready() -> bool:
+        return (await http.get("/health/ready")).status_code == 200
+
+    await eventually(is_ready, within_s=180)
+
+
 @pytest.fixture(scope="session")
 async def hub(postgres_server: PostgresServer, kafka: Kafka) -> AsyncGenerator[Hub]:
     people = People()
@@ -161,6 +170,7 @@ async def hub(postgres_server: PostgresServer, kafka: Kafka) -> AsyncGenerator[H
             speaking(kafka.as_principal("service.projects"), "flip/hub/projects") as projects,
             speaking(principal, f"flip/hub/{uuid.uuid4()}") as commands,
         ):
+            await until_ready(http)
             yield Hub(http, people, auth, projects, commands)
 
 
@@ -185,7 +195,8 @@ def trust_up(trust_postgres: PostgresServer, kafka: Kafka, omop: Omop) -> TrustU
                 omop=SecretStr(omop.reader),
                 statement_timeout_s=5,
             )
-            async with client(main.trust(settings)):
+            async with client(main.trust(settings)) as http:
+                await until_ready(http)
                 yield database
 
     return up

@@ -207,9 +207,11 @@ async def running(
     postgres_server: PostgresServer, kafka: Kafka, orthanc: TrustImages, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Trust]:
     """A Trust that runs for all tests that need nothing special of it."""
-    async with a_trust(postgres_server, kafka, orthanc, tmp_path_factory.mktemp("kch")) as kch:
-        async with kch.running(disclosure_threshold=1, reimport_cap=1, first_retry_s=0.1):
-            yield kch
+    async with (
+        a_trust(postgres_server, kafka, orthanc, tmp_path_factory.mktemp("kch")) as kch,
+        kch.running(disclosure_threshold=1, reimport_cap=1, first_retry_s=0.1),
+    ):
+        yield kch
 
 
 @pytest.fixture
@@ -501,7 +503,9 @@ async def test_a_label_can_be_replaced_until_training_begins(kch: Trust) -> None
     assert {dataset.Modality for dataset in await kch.archived(scan)} == {"MR"}
     run = PrepareRun(run_id=RunId(uuid7()), project_id=kch.project_id, attempt=1, net="net1", payload={})
     await kch.trainer.say(run, trust="KCH")
-    await eventually(lambda: kch.db.fetchval("SELECT bool_or(training) FROM imaging_project"))
+    await eventually(
+        lambda: kch.db.fetchval("SELECT training FROM imaging_project WHERE project_id = $1", kch.project_id)
+    )
     refused = await send(second)
     assert (refused.status_code, refused.json()["code"]) == (409, "training-has-begun")
     assert np.array_equal(voxels(kch.folder / kch.manifest["cases"][0]["label"]["path"]), first)
@@ -509,9 +513,8 @@ async def test_a_label_can_be_replaced_until_training_begins(kch: Trust) -> None
 
 @pytest.mark.requirement("IMG-6")
 async def test_only_the_trusts_operator_is_let_in(kch: Trust) -> None:
-    for headers in ({}, {"Authorization": "Bearer operator-of-uclh"}):
-        http.headers = httpx.Headers(headers)
-        answer = await kch.http.get("/api/imaging/trust/projects")
+    for authorization in ("", "Bearer operator-of-uclh"):
+        answer = await kch.http.get("/api/imaging/trust/projects", headers={"Authorization": authorization})
         assert (answer.status_code, answer.json()["code"]) == (401, "token-not-valid")
 
 

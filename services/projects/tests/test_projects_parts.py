@@ -68,7 +68,7 @@ class Projects:
         for event in events:
             await self.speakers["auth"].say(event)
         user_id = events[0].user_id
-        return Person(user_id, email, self.people.token(user_id))
+        return Person(user_id, email, self.people.token(user_id, expires_in_s=3600))
 
     async def admin(self) -> Person:
         """The one admin of these tests."""

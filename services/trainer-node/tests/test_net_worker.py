@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,6 @@ class Trust:
             await db.execute("INSERT INTO frozen.cohort_member (project_id) VALUES ($1)", self.project_id)
 
     def write_project(self, cases: int) -> None:
-        from hashlib import sha256
 
         project = self.folder / "data" / "projects" / str(self.project_id)
         listed: list[dict[str, Any]] = []

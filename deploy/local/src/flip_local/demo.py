@@ -81,7 +81,7 @@ def _judge(layout: Layout, story: Story, folder: Path) -> dict[str, Mapping[str,
     models = unpack(story.results, folder)
     scores: dict[str, Mapping[str, float]] = {}
     for trust in layout.trusts:
-        held_out = layout.data(trust) / "heldout" / trust
+        held_out = layout.folder(trust, "heldout", trust)
         predictions = folder / "predictions" / trust
         predictions.mkdir(parents=True)
         predict(layout, models, DATASET_ID, held_out / "images", predictions)

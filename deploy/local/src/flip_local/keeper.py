@@ -57,9 +57,9 @@ class Keeper:
 
     def start(self, after: list[Keeper]) -> None:
         """Bring the part up, once all of `after` are ready, and keep it up."""
+        self.failures = 0
         if self.is_wanted or self.state == "done":
             return
-        self.failures = 0
         self._running = asyncio.create_task(self._keep(after), name=f"keep {self.part.name}")
 
     async def stop(self) -> None:

@@ -195,7 +195,7 @@ class Story:
             operator = TrustOperator(
                 self.layout.url(f"imaging-{trust}"), credentials.operator_token_file(trust).read_text()
             )
-            folder = self.layout.data(trust) / "operator" / "labels"
+            folder = self.layout.folder(trust, "operator", "labels")
             self._bring_labels(trust, operator, folder)
             operator.close()
         self._do_once_heard(lambda: researcher.confirm_enrichment(self.project_id), "the confirmation")

@@ -23,7 +23,7 @@ KIT_VARIABLE = "FLIP_FLARE_KEPT_KIT"
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
-_SWEEP_TIMEOUT_S = 10.0
+_SWEEP_TIMEOUT_S = 30.0
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -50,6 +50,7 @@ def keep(command: Sequence[str], kit: Path) -> int:
         preexec_fn=lambda: _die_with(keeper),  # noqa: PLW1509 - the keeper has one thread
     )
     status = _wait(process)
+    _end_descendants(process)
     end_processes_of(kit)
     return status
 
@@ -68,6 +69,22 @@ def end_processes_of(kit: Path) -> None:
 def processes_of(kit: Path) -> list[psutil.Process]:
     """The living processes that a keeper of `kit` started, at any depth."""
     return [process for process in psutil.process_iter() if _belongs_to(process, kit)]
+
+
+def _end_descendants(kept: subprocess.Popen[bytes]) -> None:
+    """Kill what the kept process left: a subreaper's family tree misses nothing, not even a process just being started.
+
+    The environment, by which `end_processes_of` looks, cannot be read while a process starts another program.
+    """
+    keeper = psutil.Process()
+    deadline = time.monotonic() + _SWEEP_TIMEOUT_S
+    while left := keeper.children(recursive=True):
+        for process in left:
+            _kill(process)
+        psutil.wait_procs(left, timeout=0.2)
+        _reap(kept)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"processes {[process.pid for process in left]} do not end")
 
 
 def _belongs_to(process: psutil.Process, kit: Path) -> bool:

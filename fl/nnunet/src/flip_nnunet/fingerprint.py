@@ -7,7 +7,7 @@ one round (a histogram by unit bins), others a few rounds of refined bins (`orde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -153,13 +153,12 @@ def _geometry(ask: Ask, cases: int) -> tuple[list[list[float]], list[list[float]
     at = order_statistics(_geometry_counts(ask, {}), columns)
 
     tenths = [_tenth([at[f"spacing/{axis}"][rank] for rank in tenth], cases) for axis in _AXES]
-    spacings = _rows(
-        [
-            (first, at[f"spacing/{axis}"][low], at[f"spacing/{axis}"][high])
-            for axis, first in zip(_AXES, tenths, strict=True)
-        ]
-    )
-    shapes = _rows([(at[f"shape/{axis}"][low], at[f"shape/{axis}"][low], at[f"shape/{axis}"][high]) for axis in _AXES])
+
+    def middles(kind: str) -> list[tuple[float, float]]:
+        return [(at[f"{kind}/{axis}"][low], at[f"{kind}/{axis}"][high]) for axis in _AXES]
+
+    spacings = _rows(tenths, middles("spacing"), cases)
+    shapes = _rows([first for first, _ in middles("shape")], middles("shape"), cases)
 
     new_columns = {f"new_shape/{axis}": Column(DIGIT_BITS, (low, high)) for axis in _AXES}
     synopsis: Json = {"spacings": spacings, "shapes_after_crop": shapes}
@@ -179,12 +178,16 @@ def _tenth(around: list[float], cases: int) -> float:
     return float(np.percentile(np.where(np.arange(cases) <= low, around[0], around[1]), 10))
 
 
-def _rows(axes: Iterable[tuple[float, float, float]]) -> list[list[float]]:
-    """22 cases whose 10th percentile, median and two middle values are the given ones on every axis.
+def _rows(tenths: list[float], middles: list[tuple[float, float]], cases: int) -> list[list[float]]:
+    """Cases whose 10th percentile and two middle values are the given ones on every axis.
 
-    An even number, so that the mean of the two middle values, nnU-Net's median, has both its summands.
+    22 of them: an even number, so that the mean of the two middle ones, nnU-Net's median, has both its summands. Of
+    two cases the 10th percentile lies between the middle values; there the sorted axes themselves are all there is.
     """
-    columns = [[tenth] * 4 + [low] * 7 + [high] * 11 for tenth, low, high in axes]
+    if cases == 2:
+        columns = [[low, high] for low, high in middles]
+    else:
+        columns = [[tenth] * 4 + [low] * 7 + [high] * 11 for tenth, (low, high) in zip(tenths, middles, strict=True)]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
@@ -193,4 +196,4 @@ def _summed(replies: Replies, queries: Mapping[str, Json]) -> dict[str, Counts]:
 
 
 def _sum(replies: Replies, name: str) -> NDArray[np.int64]:
-    return np.sum([reply.arrays[name] for reply in replies.values()], axis=0, dtype=np.int64)
+    return np.stack([reply.arrays[name] for reply in replies.values()]).sum(axis=0, dtype=np.int64)

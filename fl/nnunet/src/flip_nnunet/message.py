@@ -70,6 +70,8 @@ class SiteFailed(Exception):
 class SitesFailed(Exception):
     """Some sites gave no usable answer. `replies` holds the answers of the others."""
 
+    code = "sites-failed"
+
     def __init__(self, operation: str, failures: Mapping[str, SiteFailure], replies: Mapping[str, Message]) -> None:
         self.operation = operation
         self.failures = dict(failures)

@@ -17,7 +17,6 @@ from flip_nnunet.message import Array, Json
 
 DIGIT_BITS = 16
 BINS = 1 << DIGIT_BITS
-_CHUNK = 1 << 22
 
 Counts = NDArray[np.int64]
 """Shape (prefixes, BINS): how many values start with the prefix and go on with the bin's digit."""
@@ -55,14 +54,10 @@ def count(values: Array, query: Json) -> Counts:
     """Answer one column's query `{"width", "depth", "prefixes"}` of `order_statistics` for the values held here."""
     width, depth, prefixes = int(query["width"]), int(query["depth"]), [int(prefix) for prefix in query["prefixes"]]
     shift = width - DIGIT_BITS * (depth + 1)
-    counts = np.zeros((len(prefixes), BINS), np.int64)
-    for start in range(0, len(values), _CHUNK):
-        chunk = keys(values[start : start + _CHUNK], width) >> np.uint64(shift)
-        digits = (chunk & np.uint64(BINS - 1)).astype(np.int64)
-        above = chunk >> np.uint64(DIGIT_BITS)
-        for row, prefix in enumerate(prefixes):
-            counts[row] += np.bincount(digits[above == np.uint64(prefix)], minlength=BINS)
-    return counts
+    seen = keys(values, width) >> np.uint64(shift)
+    digits = (seen & np.uint64(BINS - 1)).astype(np.int64)
+    above = seen >> np.uint64(DIGIT_BITS)
+    return np.stack([np.bincount(digits[above == np.uint64(prefix)], minlength=BINS) for prefix in prefixes])
 
 
 def order_statistics(

@@ -24,6 +24,7 @@ from flip_nnunet.nnunet import in_processes
 from flip_nnunet.orders import BINS, Counts, count
 
 _GEOMETRY = "geometry.npz"
+_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,29 +67,33 @@ class Statistics:
         )
         return statistics
 
-    def voxels(self, channel: int) -> NDArray[np.float32]:
-        """The voxels drawn from a channel, those of all cases one after the other."""
-        return np.fromfile(self._voxel_file(channel), np.float32)
-
     def summaries(self) -> Iterator[tuple[Json, NDArray[np.int64] | None]]:
         """For each channel: how many voxels, whether they are integers; if so, their histogram by unit bins."""
         for channel in range(self.channels):
-            voxels = self.voxels(channel)
-            if not np.all(np.isfinite(voxels)):
-                raise SiteFailed("image-not-finite", f"channel {channel} holds a voxel that is not a finite number")
-            integer = bool(np.all(voxels == np.round(voxels)))
-            bins = voxels.astype(np.int64) - HISTOGRAM_LOW if integer else np.empty(0, np.int64)
-            integer &= bool(np.all((bins >= 0) & (bins < HISTOGRAM_SIZE)))
-            histogram = np.bincount(bins, minlength=HISTOGRAM_SIZE).astype(np.int64) if integer else None
-            yield {"count": len(voxels), "integer": integer}, histogram
+            total, integer = 0, True
+            histogram = np.zeros(HISTOGRAM_SIZE, np.int64)
+            for voxels in self._chunks(channel):
+                if not np.all(np.isfinite(voxels)):
+                    raise SiteFailed("image-not-finite", f"channel {channel} holds a voxel that is not a finite number")
+                total += len(voxels)
+                bins = voxels.astype(np.float64) - HISTOGRAM_LOW
+                integer &= bool(np.all((bins == np.round(bins)) & (bins >= 0) & (bins < HISTOGRAM_SIZE)))
+                if integer:
+                    histogram += np.bincount(bins.astype(np.int64), minlength=HISTOGRAM_SIZE)
+            yield {"count": total, "integer": integer}, histogram if integer else None
 
     def moments(self, channel: int, centre: float) -> Json:
-        """Count, sum and sum of squares of the distances from `centre`."""
-        distances = self.voxels(channel).astype(np.float64) - centre
-        return {"count": len(distances), "sum": float(distances.sum()), "squares": float(np.square(distances).sum())}
+        """Sum and sum of squares of the distances from `centre`."""
+        total, squares = 0.0, 0.0
+        for voxels in self._chunks(channel):
+            distances = voxels.astype(np.float64) - centre
+            total += float(distances.sum())
+            squares += float(np.square(distances).sum())
+        return {"sum": total, "squares": squares}
 
     def count_voxels(self, channel: int, query: Json) -> Counts:
-        return count(self.voxels(channel), query)
+        """Count the voxels drawn from a channel by refined bins."""
+        return np.stack([count(voxels, query) for voxels in self._chunks(channel)]).sum(axis=0)
 
     def count_geometry(self, column: str, query: Json, target_spacing: NDArray[np.float64] | None) -> Counts:
         """Count a column: `spacing/AXIS`, `shape/AXIS`, `relative_size`, or `new_shape/AXIS` under `target_spacing`."""
@@ -112,6 +117,13 @@ class Statistics:
                 )
             case _:
                 raise SiteFailed("column-unknown", f"no column {column!r}")
+
+    def _chunks(self, channel: int) -> Iterator[NDArray[np.float32]]:
+        """The voxels drawn from a channel, those of all cases one after the other; at least one array."""
+        with self._voxel_file(channel).open("rb") as stream:
+            yield np.fromfile(stream, np.float32, _CHUNK)
+            while (voxels := np.fromfile(stream, np.float32, _CHUNK)).size:
+                yield voxels
 
     def _voxel_file(self, channel: int) -> Path:
         return self.folder / f"channel_{channel}.float32"

@@ -59,6 +59,8 @@ class Worker:
 
         What the hub hears of an unexpected error is its type alone: its text may name a case. The log has the rest.
         """
+        if operation not in self._operations:
+            return SiteFailure("operation-unknown", f"{operation!r} is no operation of a site").as_message()
         try:
             return self._operations[operation](message)
         except SiteFailed as failed:

@@ -5,6 +5,8 @@ A process needs some seconds and 150 MiB to start (highdicom), so it stays for a
 
 import asyncio
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
@@ -62,13 +64,26 @@ class Workshop:
     def _open(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._workers, context, initializer=silence_libraries)
+            self._pool = ProcessPoolExecutor(self._workers, context, initializer=_begin_process)
         return self._pool
 
     def _close(self, pool: ProcessPoolExecutor) -> None:
         if self._pool is pool:
             self._pool = None
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin_process() -> None:
+    silence_libraries()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool's process doesn't notice by itself that the service was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager

@@ -59,7 +59,8 @@ class LiveFeed:
                 if run is None or (run["status"] in domain.ENDED and after >= run["last_news"]):
                     return
                 try:
-                    await asyncio.wait_for(wake.wait(), _SIGN_OF_LIFE_S)
+                    async with asyncio.timeout(_SIGN_OF_LIFE_S):
+                        await wake.wait()
                 except TimeoutError:
                     yield b": still here\n\n"
         finally:

@@ -73,7 +73,8 @@ class Driver:
             self.last_id += 1
             line = orjson.dumps({"id": self.last_id, "op": op, **request})
             try:
-                answer = await asyncio.wait_for(self._exchange(line), _PATIENCE_S)
+                async with asyncio.timeout(_PATIENCE_S):
+                    answer = await self._exchange(line)
             except (TimeoutError, OSError, EOFError) as error:
                 log.warning("the driver is started anew", asked=op, reason=type(error).__name__)
                 await self._drop()
