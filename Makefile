@@ -57,6 +57,7 @@ demo: venv trainer-flare ## install what is missing, start the stack, play the m
 
 .PHONY: up
 up: venv trainer-flare ## start the local stack
+	@$(LOCAL_STACK) install
 	@$(LOCAL_STACK) up
 
 .PHONY: down
@@ -69,7 +70,7 @@ status: ## each part: state, process, restarts, memory
 
 .PHONY: logs
 logs: ## follow a part's log: make logs S=scheduler
-	@$(LOCAL_STACK) logs $(S)
+	@$(LOCAL_STACK) logs $(S) -f
 
 # --- checks -----------------------------------------------------------------------------------------------------
 PYTEST := $(BIN)/pytest -q --timeout=600

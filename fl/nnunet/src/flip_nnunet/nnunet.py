@@ -49,10 +49,13 @@ def nnunet_environment(
 def in_processes(
     function: Callable[..., _Result], calls: Sequence[tuple[Any, ...]], processes: int
 ) -> Iterator[_Result]:
-    """The results of the calls, in their order; in this process if `processes` is 1, else in spawned ones."""
-    if processes == 1:
+    """The results of the calls, in their order, by up to `processes` spawned processes, or by this one alone.
+
+    Never more of them than processors this process may use, nor than calls.
+    """
+    workers = min(processes, len(os.sched_getaffinity(0)), len(calls))
+    if workers <= 1:
         yield from (function(*call) for call in calls)
         return
-    workers = min(processes, len(calls))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(function, *zip(*calls, strict=True))

@@ -96,7 +96,7 @@ class ComputeProfile(BaseModel):
     augmentation_processes: NonNegativeInt | None = None
     """0 augments in the training process; only then does a seed decide every batch."""
     processes: PositiveInt = 1
-    """Processes that read images for statistics and preprocessing."""
+    """Processes that read images for statistics and preprocessing; at most one a processor."""
     intensity_voxels: PositiveInt = 10**8
     """Foreground voxels sampled over the whole federation for the intensity statistics."""
 

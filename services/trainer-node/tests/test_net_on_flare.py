@@ -1,0 +1,246 @@
+"""A whole net on NVIDIA FLARE: one controller and two workers, on small made-up images."""
+
+import json
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import nibabel
+import numpy as np
+import pytest
+from flip_chassis.database import connect
+from flip_chassis.ids import uuid7
+from flip_chassis.testing import Speaker, eventually, said, settings_for, speaking
+from flip_contracts.base import ModelId, ProjectId, RunId
+from flip_contracts.scheduler import RunAssigned, RunStopping, TrainingPayload
+from flip_contracts.trainer_node import (
+    AttemptEnded,
+    MetricReported,
+    NetFree,
+    PlanAgreed,
+    ResultsCollected,
+    RoundComplete,
+    RunPrepared,
+    StageReached,
+)
+from flip_local.layout import Layout
+from flip_local.testing import S3, Database, Kafka, PostgresServer
+from flip_trainer_node.main import controller, worker
+from flip_trainer_node.settings import ControllerSettings, WorkerSettings
+from flip_trainer_node.trainers import trainers_of
+from minio import Minio
+from pydantic import SecretStr
+
+pytestmark = pytest.mark.parts
+
+TRUSTS = ("KCH", "UCLH")
+PYTHON = Layout().flare_python
+CASES = 10
+PROFILE = {
+    "name": "test",
+    "base_features": 4,
+    "max_features": 8,
+    "max_batch_size": 2,
+    "iterations_per_epoch": 2,
+    "validation_iterations": 1,
+    "threads": 1,
+    "augmentation_processes": 0,
+    "intensity_voxels": 100_000,
+}
+PATIENCE_S = 300.0
+
+
+class Net:
+    """What the test sees of the net: the controller's event log, and a scheduler to speak with."""
+
+    def __init__(self, folder: Path, postgres: Database, scheduler: Speaker, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self._postgres = postgres
+        self._scheduler = scheduler
+        self._fencing = 0
+
+    async def assign(self, project_id: ProjectId, rounds: int) -> RunAssigned:
+        self._fencing += 1
+        payload = TrainingPayload(
+            mode="training", num_rounds=rounds, dataset_id=7, model_configuration="2d", device="cpu"
+        )
+        run = RunAssigned(
+            run_id=RunId(uuid7()),
+            project_id=project_id,
+            model_id=ModelId(uuid7()),
+            net=self.name,
+            attempt=1,
+            fencing=self._fencing,
+            framework="nvflare",
+            job="nnunet",
+            trusts=frozenset(TRUSTS),
+            payload=payload.model_dump(mode="json"),
+        )
+        await self._scheduler.say(run)
+        return run
+
+    async def stop(self, run: RunAssigned) -> None:
+        stopping = RunStopping(run_id=run.run_id, project_id=run.project_id, attempt=run.attempt, net=self.name)
+        await self._scheduler.say(stopping)
+
+    async def said(self, type_: type[Any], run: RunAssigned) -> list[Any]:
+        async with connect(self._postgres.app) as db:
+            return [event for event in await said(db, type_) if event.run_id == run.run_id]
+
+    async def hears(self, type_: type[Any], run: RunAssigned, number: int = 1) -> list[Any]:
+        async def enough() -> list[Any] | None:
+            assert not (ended := await self.said(AttemptEnded, run)) or type_ is AttemptEnded, ended
+            found = await self.said(type_, run)
+            return found if len(found) >= number else None
+
+        return await eventually(enough, within_s=PATIENCE_S)
+
+    async def is_free(self, fencing: int) -> None:
+        async def said_so() -> bool:
+            async with connect(self._postgres.app) as db:
+                return any(event.fencing == fencing for event in await said(db, NetFree))
+
+        await eventually(said_so, within_s=PATIENCE_S)
+
+
+def write_project(data: Path, project_id: ProjectId, trust: str) -> None:
+    """A bright box in noise, elsewhere in each case, as the imaging service leaves them."""
+    project, numbers = data / "projects" / str(project_id), np.random.default_rng(TRUSTS.index(trust))
+    listed: list[dict[str, Any]] = []
+    for number in range(CASES):
+        label = np.zeros((24, 32, 32), np.uint8)
+        z, y, x = numbers.integers(2, [12, 18, 18])
+        label[z : z + 8, y : y + 10, x : x + 10] = 1
+        image = np.round(numbers.normal(100, 10, label.shape) + 80 * label).astype(np.int16)
+        case: dict[str, Any] = {"case": f"{trust}{number}"}
+        for kind, voxels in (("image", image), ("label", label)):
+            file = project / f"{kind}s" / f"{trust}{number}.nii.gz"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            nibabel.Nifti1Image(voxels, np.eye(4)).to_filename(file)
+            case[kind] = {"path": f"{kind}s/{file.name}", "sha256": sha256(file.read_bytes()).hexdigest()}
+        listed.append(case)
+    body = {"project_id": str(project_id), "labels": {"box": 1}, "channel": "MRI", "cases": listed}
+    (project / "manifest.json").write_text(json.dumps(body))
+
+
+@pytest.fixture(scope="module")
+def kits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kits of a net of its own; its server listens on a port that was free."""
+    folder = tmp_path_factory.mktemp("kits")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = (PYTHON, "-m", "flip_flare.provision", "--net", "net1", "--trusts", ",".join(TRUSTS))
+    subprocess.run([*command, "--port", port, "--output", folder], check=True)
+    return folder
+
+
+@pytest.fixture
+async def project(
+    postgres_server: PostgresServer, tmp_path: Path
+) -> AsyncIterator[tuple[ProjectId, dict[str, Database]]]:
+    """A project with images, labels and a frozen cohort at both Trusts; the Trusts' cohort databases."""
+    project_id = ProjectId(uuid7())
+    async with AsyncExitStack() as stack:
+        cohorts = {trust: stack.enter_context(postgres_server.database("cohort")) for trust in TRUSTS}
+        for trust, cohort in cohorts.items():
+            write_project(tmp_path / trust / "data", project_id, trust)
+            async with connect(cohort.owner) as db:
+                await db.execute(
+                    "CREATE SCHEMA frozen; CREATE TABLE frozen.cohort_member (project_id uuid NOT NULL);"
+                    f"GRANT USAGE ON SCHEMA frozen TO {cohort.name};"
+                    f"GRANT SELECT ON frozen.cohort_member TO {cohort.name}"
+                )
+                await db.execute("INSERT INTO frozen.cohort_member (project_id) VALUES ($1)", project_id)
+        yield project_id, cohorts
+
+
+@pytest.fixture
+async def net(
+    postgres: Database,
+    postgres_server: PostgresServer,
+    kafka: Kafka,
+    s3: S3,
+    tmp_path: Path,
+    kits: Path,
+    project: tuple[ProjectId, dict[str, Database]],
+) -> AsyncIterator[Net]:
+    name = f"n{uuid7().hex[-8:]}"
+    common = {"net": name, "flare_python": PYTHON}
+    async with AsyncExitStack() as stack:
+        hub = settings_for(
+            ControllerSettings,
+            postgres,
+            kafka.as_principal("service.trainer-node"),
+            kafka.group("service.trainer-node"),
+            trusts=frozenset(TRUSTS),
+            flare_kit=kits / "server",
+            flare_admin_kit=kits / "admin",
+            work=tmp_path / "hub",
+            s3_endpoint=s3.endpoint,
+            s3_access_key=SecretStr(s3.access_key),
+            s3_secret_key=SecretStr(s3.secret_key),
+            s3_bucket=s3.bucket,
+            compute_profile=PROFILE,
+            **common,
+        )
+        for trust, cohort in project[1].items():
+            at_trust = settings_for(
+                WorkerSettings,
+                stack.enter_context(postgres_server.database("worker")),
+                kafka.as_principal(f"trust.{trust}"),
+                kafka.group(f"trust.{trust}"),
+                trust=trust,
+                flare_kit=kits / trust,
+                work=tmp_path / trust / "work",
+                data=tmp_path / trust / "data",
+                frozen_cohort=SecretStr(cohort.app),
+                **common,
+            )
+            await stack.enter_async_context(worker(at_trust))
+        await stack.enter_async_context(controller(hub))
+        speaker = speaking(kafka.as_principal("service.scheduler"), "flip/hub/scheduler")
+        yield Net(tmp_path, postgres, await stack.enter_async_context(speaker), name)
+
+
+@pytest.mark.requirement("RUN-2")
+@pytest.mark.requirement("NNU-2")
+@pytest.mark.requirement("NNU-4")
+async def test_a_run_is_trained_over_both_trusts_and_another_is_stopped_leaving_no_process(
+    net: Net, project: tuple[ProjectId, dict[str, Database]], s3: S3
+) -> None:
+    await net.is_free(0)
+    run = await net.assign(project[0], rounds=2)
+    assert [event.cases for event in await net.hears(RunPrepared, run, 2)] == [CASES, CASES]
+    assert (await net.hears(PlanAgreed, run))[0].by_trust.keys() == set(TRUSTS)
+    rounds = await net.hears(RoundComplete, run, 2)
+    collected = (await net.hears(ResultsCollected, run))[0]
+    assert [event.stage for event in await net.said(StageReached, run)] == [
+        *("preparing", "fingerprint", "preprocessing", "training", "collecting")
+    ]
+    assert [event.checkpoint.round for event in rounds] == [0, 1]
+    losses = [event for event in await net.said(MetricReported, run) if event.name == "train_loss"]
+    assert [(event.trust, event.round) for event in losses] == [
+        (trust, number) for number in (0, 1) for trust in TRUSTS
+    ]
+    store = Minio(s3.endpoint.removeprefix("http://"), s3.access_key, s3.secret_key, secure=False)
+    archive = net.folder / "results.zip"
+    store.fget_object(s3.bucket, collected.object, str(archive))
+    assert sha256(archive.read_bytes()).hexdigest() == collected.digest
+    with ZipFile(archive) as results:
+        assert any(name.endswith("checkpoint_final.pth") for name in results.namelist())
+    await net.is_free(run.fencing)
+
+    stopped = await net.assign(project[0], rounds=500)
+    await net.hears(RoundComplete, stopped)
+    assert len(trainers_of(stopped.run_id)) >= len(TRUSTS)
+    await net.stop(stopped)
+    assert (await net.hears(AttemptEnded, stopped))[0].outcome == "stopped"
+    assert trainers_of(stopped.run_id) == []
+    await net.is_free(stopped.fencing)
