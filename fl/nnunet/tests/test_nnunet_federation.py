@@ -18,7 +18,7 @@ import pytest
 from flip_nnunet.federation import Outcome, PlansDiffer, SchemasDiffer, TooFewContributions, federate
 from flip_nnunet.job import Job
 from flip_nnunet.local import LocalSites
-from flip_nnunet.message import Json, Message, SitesFailed
+from flip_nnunet.message import Json, Message, SitesFailed, canonical_json
 from flip_nnunet.payload import ComputeProfile, TrainingPayload
 from flip_nnunet.store import FolderStore
 from synthetic import Family, write_dataset
@@ -191,6 +191,23 @@ def test_a_site_that_has_lost_its_state_goes_on_and_says_so(trained: Ran, data: 
     assert outcome.weights_digest != trained.outcome.weights_digest
 
 
+@pytest.mark.requirement("NNU-5")
+def test_the_order_of_regions_survives_a_transport_that_sorts_keys(tmp_path: Path):
+    labels = {"background": 0, "whole": [1, 2], "lesion": 2}
+    folder = write_dataset(tmp_path / "KCH" / "nnUNet_raw", "Dataset005_regions", FAMILIES["KCH"])
+    description = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**description, "labels": labels, "regions_class_order": [1, 2]}))
+
+    def sort_keys(_operation: str, _site: str, answer: Message) -> Message:
+        return Message(json.loads(canonical_json(answer.meta)), answer.arrays)
+
+    sites = WorkersHere({"KCH": tmp_path / "KCH"}, tmp_path / "work", job(rounds=1), change=sort_keys)
+    outcome = federate(sites, job(rounds=1), FolderStore(tmp_path / "hub"), lambda _: None)
+    with zipfile.ZipFile(outcome.archive) as archive:
+        exported = json.loads(archive.read("Dataset005_brains/nnUNetTrainer__nnUNetPlans__2d/dataset.json"))
+    assert list(exported["labels"].items()) == list(labels.items())
+
+
 # --- what goes wrong ------------------------------------------------------------------------------------------------
 
 
@@ -215,7 +232,8 @@ def test_plans_that_differ_end_the_run_and_show_the_difference(data: dict[str, P
 def test_data_sets_with_other_labels_are_not_trained_together(data: dict[str, Path], tmp_path: Path):
     def renamed(operation: str, site: str, answer: Message) -> Message:
         if (operation, site) == ("describe", "KCH"):
-            answer.meta["schema"]["labels"] = {"background": 0, "tumour": 1}
+            schema = {**json.loads(answer.meta["schema"]), "labels": {"background": 0, "tumour": 1}}
+            answer.meta["schema"] = json.dumps(schema)
         return answer
 
     with pytest.raises(SchemasDiffer, match="/labels/tumour"):

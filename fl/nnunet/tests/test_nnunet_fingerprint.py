@@ -52,7 +52,7 @@ def sites_of(folder: Path, families: tuple[Family, ...], minimum_cases: int = 1)
 def fingerprint_of(sites: WorkersHere) -> tuple[Fingerprint, int]:
     described = sites.ask("describe", Message())
     cases = sum(reply.meta["cases"] for reply in described.values())
-    channels = len(described["SITE0"].meta["schema"]["channel_names"])
+    channels = len(json.loads(described["SITE0"].meta["schema"])["channel_names"])
     return federated_fingerprint(asking(sites), cases, channels, VOXELS), cases
 
 

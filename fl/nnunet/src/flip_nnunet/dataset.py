@@ -29,7 +29,11 @@ class RawDataset:
 
     folder: Path
     schema: Json
-    """What must be equal at all sites: channels, labels, file ending and how files are read."""
+    """What must be equal at all sites: channels, labels, file ending and how files are read.
+
+    Channels stand in the order of their numbers; labels in that of their values, regions as written: there the order
+    says which output is which.
+    """
     cases: tuple[Case, ...]
 
     @classmethod
@@ -71,8 +75,15 @@ def _read_description(file: Path) -> Json:
 
 
 def _schema(description: Json) -> Json:
-    optional = {key: description[key] for key in _OPTIONAL_SCHEMA_KEYS if key in description}
-    return {key: description[key] for key in _SCHEMA_KEYS} | optional
+    labels: Json = description["labels"]
+    if "regions_class_order" not in description:
+        labels = dict(sorted(labels.items(), key=lambda label: label[1]))
+    return {
+        "channel_names": dict(sorted(description["channel_names"].items(), key=lambda channel: int(channel[0]))),
+        "labels": labels,
+        "file_ending": description["file_ending"],
+        **{key: description[key] for key in _OPTIONAL_SCHEMA_KEYS if key in description},
+    }
 
 
 def _find_cases(folder: Path, ending: str, channels: int) -> tuple[Case, ...]:

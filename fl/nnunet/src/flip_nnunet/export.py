@@ -68,9 +68,7 @@ def file_digest(file: Path) -> str:
 
 def _checkpoint(model: TrainedModel, job: Job) -> Json:
     """nnU-Net's checkpoint with what inference reads."""
-    tensors = {name: torch.from_numpy(array.copy()) for name, array in model.weights.items()}
-    return {
-        "network_weights": {name: tensors[owner] for name, owner in model.ties.items()},
+    record: Json = {
         "trainer_name": job.payload.trainer_name,
         "init_args": {
             "plans": model.plan,
@@ -78,9 +76,13 @@ def _checkpoint(model: TrainedModel, job: Job) -> Json:
             "fold": job.payload.fold_id,
             "dataset_json": model.description,
         },
-        "inference_allowed_mirroring_axes": None if model.mirroring_axes is None else tuple(model.mirroring_axes),
+        "inference_allowed_mirroring_axes": model.mirroring_axes,
         "current_epoch": job.payload.total_epochs,
     }
+    # A pickle tells equal strings from identical ones; read from one text, equal records make equal bytes.
+    record, ties = json.loads(json.dumps([record, dict(sorted(model.ties.items()))]))
+    tensors = {name: torch.from_numpy(model.weights[name].copy()) for name in sorted(model.weights)}
+    return {"network_weights": {name: tensors[owner] for name, owner in ties.items()}, **record}
 
 
 def _zip(folder: Path, results: Path) -> Path:

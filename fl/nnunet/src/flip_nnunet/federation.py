@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -157,9 +158,11 @@ class _Federation:
     def _describe(self) -> _Cohort:
         self._tell({"kind": "preparing", "sites": self._names})
         replies = self._sites.ask("describe", Message())
-        schemas = {site: reply.meta["schema"] for site, reply in replies.items()}
-        if len({digest(schema) for schema in schemas.values()}) > 1:
-            raise SchemasDiffer(schemas)
+        texts = {site: str(reply.meta["schema"]) for site, reply in replies.items()}
+        schemas: dict[str, Json] = {site: json.loads(text) for site, text in texts.items()}
+        if len(set(texts.values())) > 1:
+            ordered = {site: {**schema, "order_of_labels": list(schema["labels"])} for site, schema in schemas.items()}
+            raise SchemasDiffer(ordered)
         return _Cohort(
             cases={site: int(replies[site].meta["cases"]) for site in self._names},
             schema=schemas[self._names[0]],

@@ -31,7 +31,7 @@ class Message:
 
     def to_bytes(self) -> bytes:
         """The message as an `.npz`: member `meta` (UTF-8 JSON as uint8), one member `array/NAME` an array."""
-        members: dict[str, Array] = {_META: np.frombuffer(canonical_json(self.meta).encode(), np.uint8)}
+        members: dict[str, Array] = {_META: np.frombuffer(json.dumps(self.meta, allow_nan=False).encode(), np.uint8)}
         members |= {_ARRAY + name: array for name, array in self.arrays.items()}
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **members)

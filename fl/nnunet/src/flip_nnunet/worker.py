@@ -70,11 +70,14 @@ class Worker:
             return SiteFailure("unexpected-error", f"{type(error).__name__}; the site's log has more").as_message()
 
     def describe(self, _: Message) -> Message:
-        """How many cases, under which schema, with which software. -> meta cases, schema, versions."""
+        """How many cases, under which schema, with which software. -> meta cases, schema, versions.
+
+        The schema goes as JSON text: its order carries meaning, and a transport may sort the keys of an object.
+        """
         dataset = self._dataset()
         self._save("run", {"data_digest": dataset.digest()})
         versions = {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()}
-        return Message({"cases": len(dataset.cases), "schema": dataset.schema, "versions": versions})
+        return Message({"cases": len(dataset.cases), "schema": json.dumps(dataset.schema), "versions": versions})
 
     def statistics(self, message: Message) -> Message:
         """Draw `voxels_per_case` voxels. -> meta channels [{count, integer}]; arrays `histogram/CHANNEL` (integers)."""
