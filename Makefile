@@ -91,7 +91,7 @@ lint: venv trainer-flare ## ruff and pyright over everything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/pyright --pythonpath $(FLARE)/bin/python fl
+	$(BIN)/pyright -p fl
 
 .PHONY: generate
 generate: venv ## write what follows from the contracts

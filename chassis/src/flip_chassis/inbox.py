@@ -9,7 +9,7 @@ record parks its key: it and the later records of that key wait in `parked`, oth
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -38,6 +38,7 @@ _RETRYABLE = (Transient, *_CLASHES)
 _CLASHES_IN_A_ROW = 3
 _POISON_IN_A_ROW = 100
 _OUTAGE_PAUSE_S = 1.0
+_LOOK_S = 1.0
 _FIRST_RETRY = timedelta(seconds=1)
 _LONGEST_RETRY = timedelta(minutes=5)
 _ATTEMPTS = 20
@@ -263,10 +264,9 @@ class Inbox:
             except UNREACHABLE as error:
                 log.warning("Postgres is away; parked records wait", reason=type(error).__name__)
             self.retry.clear()
-            try:
-                await asyncio.wait_for(self.retry.wait(), 1.0)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self.retry.wait()
 
     async def _retry_one(self) -> bool:
         async with self.pool.acquire() as db, db.transaction():

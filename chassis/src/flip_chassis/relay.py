@@ -9,7 +9,7 @@ on (transaction, position) could turn two rows of one stream round when the late
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from aiokafka.errors import KafkaError
@@ -78,11 +78,10 @@ class Relay:
 
     async def _rest(self) -> None:
         self.wake.clear()
-        try:
-            await asyncio.wait_for(self.wake.wait(), _IDLE_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_IDLE_S):
+                await self.wake.wait()
             await asyncio.sleep(_BUSY_S)
-        except TimeoutError:
-            pass
 
 
 async def publish_next(db: Connection, producer: Producer, source: str, epoch: int) -> bool:

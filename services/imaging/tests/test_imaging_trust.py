@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,6 +19,7 @@ import httpx
 import nibabel as nib
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from flip_chassis.database import Connection, connect
 from flip_chassis.ids import uuid7
 from flip_chassis.testing import Speaker, client, eventually, said, settings_for, speaking
@@ -35,6 +37,7 @@ from flip_contracts.trainer_node import PrepareRun
 from flip_imaging.archive import OrthancArchive
 from flip_imaging.dicomweb import DicomWebServer
 from flip_imaging.domain import ImportStarted, StudyEvent, StudyImported, StudyImportFailed
+from flip_imaging.importer import Importer
 from flip_imaging.main import trust
 from flip_imaging.pacs import DicomWebPacs
 from flip_imaging.pseudonyms import ProjectKey
@@ -49,6 +52,7 @@ pytestmark = pytest.mark.parts
 TRUST_KEY = "0123456789abcdef0123456789abcdef"
 TOKEN = "operator-of-kch"
 NIFTI_HEADER_BYTES = 352
+PATIENCE_S = 180
 LABELS = {"striatum": 1, "thalamus": 2, "hippocampus_amygdala": 3}
 
 
@@ -72,6 +76,7 @@ class Trust:
     hub: Speaker
     trainer: Speaker
     scratch: Path
+    app: FastAPI = field(default_factory=FastAPI)
     http: httpx.AsyncClient = field(default_factory=httpx.AsyncClient)
     project_id: ProjectId = field(default_factory=lambda: ProjectId(uuid7()))
     mark: str = field(default_factory=new_mark)
@@ -116,7 +121,8 @@ class Trust:
     @asynccontextmanager
     async def running(self, **changes: Any) -> AsyncGenerator[None]:
         """The role, running."""
-        async with client(trust(self.settings.model_copy(update=changes))) as self.http:
+        settings = self.settings.model_copy(update=changes)
+        async with trust(settings) as self.app, client(nullcontext(self.app)) as self.http:
             self.http.headers["Authorization"] = f"Bearer {TOKEN}"
             yield
 
@@ -127,7 +133,7 @@ class Trust:
 
     async def reach(self, **states: str) -> None:
         """Wait until the studies are in these states."""
-        await eventually(lambda: self._are(states))
+        await eventually(lambda: self._are(states), within_s=PATIENCE_S)
 
     async def _are(self, states: dict[str, str]) -> bool:
         return await self.states() == states
@@ -330,11 +336,11 @@ async def test_one_bad_study_never_stops_the_others_and_is_tried_again_by_itself
     await alone.freeze(missing, burnt, good)
     async with alone.running(reimport_cap=50, first_retry_s=0.1):
         await alone.ask()
-        await eventually(lambda: _failed_twice(alone))
+        await eventually(lambda: _failed_twice(alone), within_s=PATIENCE_S)
         reasons = {event.reason for event in await alone.told(StudyImportFailed)}
         assert reasons == {"not-found", "deidentification-refused"}
         await alone.fill_pacs(missing)
-        await eventually(lambda: _is(alone, missing, "imported"))
+        await eventually(lambda: _is(alone, missing, "imported"), within_s=PATIENCE_S)
         assert (await alone.states())[alone.case(good)] == "imported"
     assert not await OrthancArchive(server(alone.images.archive)).holds(alone.case(burnt))
 
@@ -385,7 +391,7 @@ async def test_a_process_killed_in_the_middle_of_an_import_resumes(alone: Trust)
         env=environment(alone.settings.model_copy(update={"pacs_url": url})),
     )
     await alone.ask()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         await asked.wait()
     await alone.reach(**{alone.case(scan): "importing"})
     process.send_signal(signal.SIGKILL)
@@ -519,16 +525,20 @@ async def test_only_the_trusts_operator_is_let_in(kch: Trust) -> None:
 
 
 @pytest.mark.requirement("IMG-7")
-async def test_the_stop_switch_keeps_the_pacs_from_being_asked(alone: Trust) -> None:
+async def test_the_pacs_is_not_asked_while_the_switch_is_off_or_outside_its_hours(alone: Trust) -> None:
     scan = alone.scan(9)
     await alone.fill_pacs(scan)
     await alone.freeze(scan)
-    async with alone.running():
-        assert (await alone.http.put("/api/imaging/trust/pulling", json={"allowed": False})).status_code == 200
+    hour = datetime.now().astimezone().hour
+    later = {"pull_from_hour": (hour + 12) % 24, "pull_to_hour": (hour + 13) % 24 or 24}
+    async with alone.running(**later):
         await alone.ask()
         await alone.reach(**{alone.case(scan): "queued"})
+        assert not await Importer(alone.app.state.side).import_one_study()
+        assert (await alone.http.put("/api/imaging/trust/pulling", json={"allowed": False})).status_code == 200
     async with alone.running():
         assert (await alone.http.get("/api/imaging/trust/pulling")).json() == {"allowed": False}
+        assert not await Importer(alone.app.state.side).import_one_study()
         assert await alone.states() == {alone.case(scan): "queued"}
         await alone.http.put("/api/imaging/trust/pulling", json={"allowed": True})
         await alone.imported(scan)

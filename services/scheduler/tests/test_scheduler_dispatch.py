@@ -85,6 +85,8 @@ class Walk:
         if known and known["run_id"] and fencing == known["fencing"]:
             await self.about_run("end", known["run_id"], await self.state(known["run_id"]))
         await self.dispatcher.hear_free_net(self.work(), free)
+        if known and free.fencing < known["fencing"]:
+            assert await store.net(self.db, net) == known
 
     async def beat(self, net: str) -> None:
         known = await store.net(self.db, net)

@@ -1,6 +1,7 @@
 """Invitations: a one-time password, kept as a hash and in a mail until that is sent; and who sends such mails."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
@@ -87,10 +88,9 @@ class Postman:
                     pass
             except UNREACHABLE as error:
                 log.warning("Postgres is away; mails wait", reason=type(error).__name__)
-            try:
-                await asyncio.wait_for(self.wake.wait(), _LOOK_AGAIN_S)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await self.wake.wait()
 
     async def send_next(self) -> bool:
         """Send one mail. Answers whether there was one."""
