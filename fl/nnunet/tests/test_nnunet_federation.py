@@ -208,6 +208,23 @@ def test_the_order_of_regions_survives_a_transport_that_sorts_keys(tmp_path: Pat
     assert list(exported["labels"].items()) == list(labels.items())
 
 
+@pytest.mark.requirement("NNU-4")
+def test_a_fold_of_3d_fullres_on_float_images_of_two_channels_is_trained_and_exported(tmp_path: Path):
+    places = {"KCH": tmp_path / "KCH", "UCLH": tmp_path / "UCLH"}
+    for seed, place in enumerate(places.values()):
+        write_dataset(
+            place / "nnUNet_raw", "Dataset005_x", Family(seed, 6, shape=(18, 18, 18), channels=2, integer=False)
+        )
+    payload = TrainingPayload.model_validate(
+        {**job(rounds=1).payload.model_dump(), "model_configuration": "3d_fullres", "fold_id": 2}
+    )
+    asked = job(payload=payload)
+    outcome = federate(WorkersHere(places, tmp_path / "work", asked), asked, FolderStore(tmp_path), lambda _: None)
+    with zipfile.ZipFile(outcome.archive) as archive:
+        names = set(archive.namelist())
+    assert "Dataset005_brains/nnUNetTrainer__nnUNetPlans__3d_fullres/fold_2/checkpoint_final.pth" in names
+
+
 # --- what goes wrong ------------------------------------------------------------------------------------------------
 
 

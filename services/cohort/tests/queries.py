@@ -48,6 +48,10 @@ HONEST: tuple[str, ...] = (
        having percentile_cont(0.5) within group (order by value_as_number) > 3""",
     """select person_id from measurement group by person_id
        having avg(value_as_number) filter (where unit_concept_id = 8840) > 3""",
+    """select person_id from (
+         select person_id, rank() over (partition by person_id order by visit_start_date, visit_occurrence_id) as nth
+         from visit_occurrence) v where nth = 2 order by person_id""",
+    "select person_id, year_of_birth from person group by (person_id, year_of_birth)",
     "select person_id from visit_occurrence where date_trunc('month', visit_start_date) = '2024-01-01'",
 )
 
@@ -249,6 +253,15 @@ HOSTILE: dict[str, str] = {
     "select person_id from radiology_occurrence where accession_id = 'A1'": "identifier-misused",
     "select person_id, year_of_birth as gender_concept_id from omop.person": "identifier-misused",
     f"select person_id, row_number() over (order by person_id * 2) {_P}": "identifier-misused",
+    f"select person_id {_P} group by 1 having max(distinct person_id) = 42": "identifier-misused",
+    f"select person_id {_P} group by 1 having max(person_id) = 42": "identifier-misused",
+    f"select person_id {_P} group by 1 having percentile_disc(0) within group (order by person_id) = 42": (
+        "identifier-misused"
+    ),
+    f"select person_id, lag(person_id) over (order by year_of_birth) as l {_P}": "identifier-misused",
+    f"select person_id {_P} where case person_id when 42 then true end": "identifier-misused",
+    f"select person_id {_P} where greatest(person_id, 1) = 42": "identifier-misused",
+    "select p.person_id from person p, lateral (values (p.person_id)) v(x) where x = 42": "construct-not-allowed",
     f"select count(*) {_P}": "person-id-missing",
     "select a.person_id, b.person_id from person a, person b": "person-id-missing",
 }

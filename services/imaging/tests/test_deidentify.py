@@ -9,7 +9,10 @@ from uuid import UUID
 
 import pytest
 from flip_imaging.deidentify import (
+    EMPTIED,
     NEEDED_BINARIES,
+    REMOVED,
+    REPLACED,
     TEXTS,
     DeidentificationReport,
     Policy,
@@ -193,6 +196,14 @@ def test_what_gives_a_person_away_never_survives_wherever_it_is_planted(data: st
         return  # it stood in a text that must be kept
     found = texts(dataset).lower()
     assert [word for word in (*PLANTED_WORDS, PLANTED_UID, PLANTED_DATE) if word.lower() in found] == []
+
+
+def test_a_text_that_no_image_needs_goes_even_where_the_profile_does_not_know_it() -> None:
+    dataset = deepcopy(ORIGINAL)
+    dataset.PatientBreedDescription = "seen by the consultant of ward six"
+    assert dataset["PatientBreedDescription"].tag not in REMOVED | EMPTIED | REPLACED
+    deidentify(dataset, SUBJECT, KEY)
+    assert "ward six" not in texts(dataset)
 
 
 def test_a_name_in_a_text_that_must_be_kept_refuses_the_study() -> None:

@@ -119,7 +119,8 @@ async def test_the_archive_keeps_an_instance_once_and_deletes_what_it_is_told(
     assert found.instances == len(files)
     await archive.delete_case(case)
     await archive.delete_case(case)
-    assert not await archive.holds(case)
+    with pytest.raises(StudyNotFound):
+        await DicomWebPacs(server(orthanc.archive)).find(case)
 
 
 @pytest.mark.requirement("IMG-8")

@@ -32,19 +32,12 @@ class OrthancArchive:
     async def delete_case(self, case: str) -> None:
         await asyncio.to_thread(self._delete, "studies", {"AccessionNumber": case})
 
-    async def holds(self, case: str) -> bool:
-        return await asyncio.to_thread(self._holds, case)
-
     def _store(self, files: Sequence[Path]) -> None:
         with self._server.client(ArchiveUnreachable) as client:
             for batch in _batches(files):
                 answer = client.store_instances([dcmread(file) for file in batch])
                 if refused := len(answer.get("FailedSOPSequence", ())):
                     raise RequestRefused(f"the archive refused {refused} instances")
-
-    def _holds(self, case: str) -> bool:
-        with self._server.client(ArchiveUnreachable) as client:
-            return bool(client.search_for_studies(search_filters={"AccessionNumber": case}))
 
     def _delete(self, folder: Literal["series", "studies"], identifiers: dict[str, str]) -> None:
         timeout = (self._server.connect_s, self._server.silence_s)

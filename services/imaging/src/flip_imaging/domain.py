@@ -119,17 +119,6 @@ class StudyDeleted(StudyEvent, topic=STUDY, version=1):
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
-    """What is known of an imported study; all UIDs are the archive's."""
-
-    patient: str
-    study_instance_uid: str
-    series_instance_uid: str
-    frame_of_reference_uid: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class Study:
     """One study of a project at this Trust."""
 
@@ -139,7 +128,6 @@ class Study:
     case: str = ""
     attempts: int = 0
     retry_at: datetime | None = None
-    image: Image | None = None
     label_series: str | None = None
 
 
@@ -209,7 +197,7 @@ def evolve(study: Study, event: Message) -> Study:
         case ImportStarted():
             study = replace(study, state="importing", attempts=event.attempt, retry_at=None)
         case StudyImported():
-            study = replace(study, state="imported", image=_image(event))
+            study = replace(study, state="imported")
         case StudyImportFailed():
             study = replace(study, state="failed", retry_at=event.retry_at)
         case ReimportCapReached():
@@ -223,16 +211,6 @@ def evolve(study: Study, event: Message) -> Study:
         case _:
             pass
     return study
-
-
-def _image(event: StudyImported) -> Image:
-    return Image(
-        event.patient,
-        event.study_instance_uid,
-        event.series_instance_uid,
-        event.frame_of_reference_uid,
-        event.image_sha256,
-    )
 
 
 STUDIES = Aggregate(STUDY, Study(), evolve)

@@ -108,7 +108,3 @@ class ImageStore(Protocol):
     async def delete_case(self, case: str) -> None:
         """Delete every study with this pseudonymous accession number, if there is one. Raises as `store` does."""
         ...
-
-    async def holds(self, case: str) -> bool:
-        """Whether the archive has a study with this pseudonymous accession number. Raises as `store` does."""
-        ...

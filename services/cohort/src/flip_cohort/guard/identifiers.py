@@ -50,18 +50,23 @@ def _is_plain(column: exp.Column) -> bool:
     """Whether an identifier is only selected, joined to itself, counted, grouped or ordered by."""
     user, inner = _user(column)
     match user:
+        case exp.Select() | exp.Alias() | exp.Group() | exp.Count() | exp.Is():
+            plain = True
         case exp.EQ() | exp.NullSafeEQ():
-            return column_name(user.left) == column_name(user.right) == column.name
+            plain = column_name(user.left) == column_name(user.right) == column.name
         case exp.In():
-            query = user.args.get("query")
-            return inner is user.this and query is not None
-        case exp.Select() | exp.Alias() | exp.Group() | exp.Ordered() | exp.Count() | exp.Is():
-            return True
-        case exp.Distinct() | exp.Tuple():
-            return isinstance(user.find_ancestor(exp.Select, exp.Values, exp.EQ, exp.In, exp.Is), exp.Select)
+            plain = inner is user.this and user.args.get("query") is not None
+        case exp.Ordered(parent=order):
+            plain = order is not None and not isinstance(order.parent, exp.WithinGroup)
+        case exp.Distinct():
+            plain = isinstance(user.parent, exp.Select | exp.Count)
+        case exp.Tuple():
+            plain = isinstance(user.parent, exp.Distinct | exp.Group)
         case exp.Window():
-            return any(inner is part for part in user.args.get("partition_by") or [])
-    return False
+            plain = any(inner is part for part in user.args.get("partition_by") or [])
+        case _:
+            plain = False
+    return plain
 
 
 def _user(node: exp.Expr) -> tuple[exp.Expr | None, exp.Expr]:
