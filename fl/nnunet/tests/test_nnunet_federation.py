@@ -121,7 +121,7 @@ def test_plain_nnunet_predicts_with_the_unzipped_results(trained: Ran, data: dic
         timeout=240,
     )
     (predicted,) = (tmp_path / "out").glob("*.nii.gz")
-    assert nibabel.load(predicted).shape == nibabel.load(image).shape
+    assert nibabel.load(predicted).shape == nibabel.load(image).shape  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.requirement("NNU-5")

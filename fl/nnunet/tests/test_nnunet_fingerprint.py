@@ -179,7 +179,7 @@ def geometries(draw: st.DrawFn) -> Geometry:
         size = rng.uniform(0.6, 1.6, (cases, 1))
         spacings = np.float32(np.array(spacing) * size * rng.uniform(0.9, 1.1, (cases, 3))).astype(np.float64)
         sizes = rng.uniform(0.6, 1.5, (cases, 1)) * rng.uniform(0.9, 1.1, (cases, 3))
-        sites.append((spacings, np.maximum(1, np.round(np.array(shape) * sizes)).astype(np.int64)))
+        sites.append((spacings, np.maximum(1, np.round(np.array(shape) * sizes)).astype(np.int64)))  # pyright: ignore[reportArgumentType]
     return sites
 
 
@@ -197,7 +197,7 @@ def test_the_synopsis_tells_nnunet_what_all_cases_would(
 
     def target(all_spacings: object, all_shapes: object) -> np.ndarray:
         planner = object.__new__(ExperimentPlanner)
-        planner.overwrite_target_spacing = None
+        planner.overwrite_target_spacing = None  # pyright: ignore[reportAttributeAccessIssue]
         planner.anisotropy_threshold = 3
         planner.dataset_fingerprint = {"spacings": all_spacings, "shapes_after_crop": all_shapes}
         return planner.determine_fullres_target_spacing()

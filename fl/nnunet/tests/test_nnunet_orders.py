@@ -25,7 +25,7 @@ def test_the_order_statistics_of_split_data_are_those_of_the_pooled(width: int, 
         pooled = np.sort(np.concatenate(sites))
 
         def ask(queries: dict[str, Json]) -> dict[str, np.ndarray]:
-            return {name: sum(count(part, query) for part in sites) for name, query in queries.items()}
+            return {name: sum(count(part, query) for part in sites) for name, query in queries.items()}  # pyright: ignore[reportReturnType]
 
         found = order_statistics(ask, {"x": Column(width, tuple(range(len(pooled))))})["x"]
         assert [found[rank] for rank in range(len(pooled))] == [float(number) for number in pooled]
