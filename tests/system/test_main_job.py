@@ -27,6 +27,7 @@ KILLED_AS_A_STEP_BEGINS = {
 }
 KILLED_AT_NEWS = {
     "KCH: imported": ["imaging-KCH"],
+    "stage  stage=preprocessing": ["net1-UCLH"],
     "round ": ["net1"],
 }
 WORKER = "net1-KCH"
