@@ -80,10 +80,16 @@ class Story:
             hub.session.close()
 
     def ledger(self) -> list[View]:
-        """What the ledger has of the project, oldest first, as an admin reads it."""
+        """What the ledger has of the project up to the run's end, oldest first, as an admin reads it."""
         admin = self._hub()
-        admin.login(ADMIN, Credentials(self.layout).bootstrap_password)
-        entries = list(admin.ledger(project_id=self.project_id))
+        password = Credentials(self.layout).bootstrap_password
+        self._until(lambda: admin.login(ADMIN, password) or admin, "the admin's login")
+
+        def whole() -> list[View] | None:
+            entries = list(admin.ledger(project_id=self.project_id))
+            return entries if any(".RunFinished." in entry["type"] for entry in entries) else None
+
+        entries = self._until(whole, "the end of the story in the ledger")
         admin.session.close()
         return entries
 
