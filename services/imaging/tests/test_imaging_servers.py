@@ -105,7 +105,6 @@ async def test_a_pacs_that_falls_silent_is_told_as_timed_out(stored: Scan, tmp_p
     listener.close()
 
 
-@pytest.mark.requirement("IMG-8")
 async def test_the_archive_keeps_an_instance_once_and_deletes_what_it_is_told(
     orthanc: TrustImages, tmp_path: Path
 ) -> None:
@@ -123,7 +122,6 @@ async def test_the_archive_keeps_an_instance_once_and_deletes_what_it_is_told(
         await DicomWebPacs(server(orthanc.archive)).find(case)
 
 
-@pytest.mark.requirement("IMG-8")
 async def test_a_series_is_deleted_without_the_rest_of_its_study(orthanc: TrustImages, tmp_path: Path) -> None:
     archive = OrthancArchive(server(orthanc.archive))
     scan = make_scan(6, uuid4().hex[:6].upper())
