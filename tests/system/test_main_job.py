@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from flip_local import control
-from flip_local.held_out import mean_dice, predict, unpack
+from flip_local.held_out import judge
 from flip_local.layout import Layout
 from flip_local.stack import parts
 from flip_local.story import DATASET_ID, Story
@@ -90,13 +90,10 @@ def test_the_main_job_completes_although_every_service_dies_once(stack: Layout, 
     assert told.count("RunFinished") == 1
 
     assert story.results is not None
-    models = unpack(story.results, tmp_path)
-    for trust in stack.trusts:
-        held_out = stack.folder(trust, "heldout", trust)
-        predictions = tmp_path / "predictions" / trust
-        predictions.mkdir(parents=True)
-        predict(stack, models, DATASET_ID, held_out / "images", predictions)
-        assert set(mean_dice(predictions, held_out / "labels")) == {"striatum", "thalamus", "hippocampus"}
+    scores = judge(stack, story.results, DATASET_ID, tmp_path)
+    assert set(scores) == set(stack.trusts)
+    for score in scores.values():
+        assert set(score) == {"striatum", "thalamus", "hippocampus"}
 
 
 TOLD = [

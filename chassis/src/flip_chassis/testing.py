@@ -20,7 +20,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from fastapi import FastAPI
 from flip_contracts.auth import Role, UserActivated, UserInvited, email_digest
-from flip_contracts.base import REGISTRY, Message, SessionId, UserId
+from flip_contracts.base import REGISTRY, Message, UserId
 from flip_contracts.cloudevents import Envelope
 from joserfc import jwt
 from joserfc.jwk import OKPKey
@@ -206,11 +206,6 @@ def invited(role: Role, address: str) -> tuple[UserInvited, UserActivated]:
         UserInvited(user_id=user_id, role=role, email_digest=email_digest(address)),
         UserActivated(user_id=user_id),
     )
-
-
-def new_session() -> SessionId:
-    """The id of a session."""
-    return SessionId(uuid7())
 
 
 @asynccontextmanager

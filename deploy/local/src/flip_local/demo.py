@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 from flip_client import Problem, Unreachable
 from flip_client.story import told
@@ -15,7 +14,7 @@ from rich.table import Table
 from flip_local import control, install
 from flip_local.control import StackProblem
 from flip_local.credentials import Credentials
-from flip_local.held_out import PredictionFailed, mean_dice, predict, unpack
+from flip_local.held_out import PredictionFailed, judge
 from flip_local.layout import Layout
 from flip_local.stack import parts
 from flip_local.story import ADMIN, DATASET_ID, PASSWORD, Story, StoryFailed
@@ -52,7 +51,8 @@ def play(layout: Layout) -> int:
 
     _step("Plain nnU-Net predicts each Trust's held-out cases")
     since = time.monotonic()
-    scores = _judge(layout, story, folder)
+    assert story.results is not None
+    scores = judge(layout, story.results, DATASET_ID, folder)
     times["predict"] = time.monotonic() - since
 
     _step("The whole story, from the ledger")
@@ -74,19 +74,6 @@ def _start(layout: Layout) -> None:
 
     _step("The stack starts")
     control.up(layout, parts(layout), show)
-
-
-def _judge(layout: Layout, story: Story, folder: Path) -> dict[str, Mapping[str, float]]:
-    assert story.results is not None
-    models = unpack(story.results, folder)
-    scores: dict[str, Mapping[str, float]] = {}
-    for trust in layout.trusts:
-        held_out = layout.folder(trust, "heldout", trust)
-        predictions = folder / "predictions" / trust
-        predictions.mkdir(parents=True)
-        predict(layout, models, DATASET_ID, held_out / "images", predictions)
-        scores[trust] = mean_dice(predictions, held_out / "labels")
-    return scores
 
 
 def _step(text: str) -> None:

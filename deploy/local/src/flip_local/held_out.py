@@ -22,6 +22,19 @@ class PredictionFailed(Exception):
     """Plain nnU-Net did not predict; the text is the end of what it printed."""
 
 
+def judge(layout: Layout, results: Path, dataset_id: int, folder: Path) -> dict[str, Mapping[str, float]]:
+    """The mean Dice of each structure on each Trust's held-out cases, as plain nnU-Net predicts them in `folder`."""
+    models = unpack(results, folder)
+    scores: dict[str, Mapping[str, float]] = {}
+    for trust in layout.trusts:
+        held_out = layout.folder(trust, "heldout", trust)
+        predictions = folder / "predictions" / trust
+        predictions.mkdir(parents=True)
+        predict(layout, models, dataset_id, held_out / "images", predictions)
+        scores[trust] = mean_dice(predictions, held_out / "labels")
+    return scores
+
+
 def unpack(results: Path, folder: Path) -> Path:
     """Unzip a run's results where nnU-Net looks for models; the folder is `nnUNet_results`."""
     models = folder / "nnUNet_results"
