@@ -415,7 +415,11 @@ async def test_a_reader_who_knows_more_than_the_service_waits_and_is_told_to_com
     http: httpx.AsyncClient, auth: Speaker, people: People
 ):
     admin = await enter(auth, "admin")
-    answer = await http.post(f"/api/projects/{uuid7()}/unstage", headers=bearer(people.token(admin, version=99)))
+    answer = await http.post(
+        f"/api/projects/{uuid7()}/unstage",
+        headers=bearer(people.token(admin, version=99)),
+        extensions={"patient": False},
+    )
     assert (answer.status_code, answer.json()["code"]) == (503, "not-heard-yet")
     assert answer.headers["Retry-After"] == "1"
 

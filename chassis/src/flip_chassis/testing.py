@@ -208,11 +208,26 @@ def invited(role: Role, address: str) -> tuple[UserInvited, UserActivated]:
     )
 
 
+class Patient(httpx.ASGITransport):
+    """Asks again while the service has yet to hear of something, as every client of FLIP does.
+
+    A request with `extensions={"patient": False}` takes the first answer.
+    """
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            answer = await super().handle_async_request(request)
+            behind = answer.status_code == httpx.codes.SERVICE_UNAVAILABLE and "retry-after" in answer.headers
+            if not behind or not request.extensions.get("patient", True) or time.monotonic() > deadline:
+                return answer
+
+
 @asynccontextmanager
 async def client(service: AbstractAsyncContextManager[FastAPI]) -> AsyncGenerator[httpx.AsyncClient]:
     """The service, running with all its parts, and a client of its routes."""
     async with service as app:
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        transport = Patient(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://service", timeout=60) as http:
             yield http
 

@@ -1,7 +1,7 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from flip_chassis.database import connect
 from flip_chassis.ids import uuid7
-from flip_chassis.testing import People, Speaker, eventually, invited, said, settings_for, speaking
+from flip_chassis.testing import People, Speaker, client, eventually, invited, said, settings_for, speaking
 from flip_contracts.base import ModelId, ProjectId, TrustCode, UserId
 from flip_contracts.files import ResultsPublished
 from flip_contracts.imaging import ImagingReady, LabelsRegistered
@@ -160,7 +160,7 @@ async def world_of(postgres: Database, kafka: Kafka, **settings: Any) -> AsyncGe
         given = settings_for(SchedulerSettings, postgres, principal, group, jwks_url, **settings)
         async with (
             service(given) as app,
-            httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://scheduler", timeout=60) as http,
+            client(nullcontext(app)) as http,
             speaking(kafka.as_principal("service.auth"), "flip/hub/auth") as auth,
             speaking(kafka.as_principal("service.projects"), "flip/hub/projects") as projects,
             speaking(kafka.as_principal("service.imaging"), "flip/hub/imaging") as imaging,
