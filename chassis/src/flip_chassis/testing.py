@@ -29,7 +29,7 @@ from pydantic import SecretStr
 from flip_chassis.access import ALGORITHM, ISSUER
 from flip_chassis.database import Connection
 from flip_chassis.ids import uuid7
-from flip_chassis.refusal import Refused
+from flip_chassis.refusal import Behind, Refused
 from flip_chassis.settings import Settings
 
 T = TypeVar("T")
@@ -218,7 +218,7 @@ class Patient(httpx.ASGITransport):
         deadline = time.monotonic() + PATIENCE_S
         while True:
             answer = await super().handle_async_request(request)
-            behind = answer.status_code == httpx.codes.SERVICE_UNAVAILABLE and "retry-after" in answer.headers
+            behind = answer.status_code == Behind.status and "retry-after" in answer.headers
             if not behind or not request.extensions.get("patient", True) or time.monotonic() > deadline:
                 return answer
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from flip_client import Problem, Unreachable
+from flip_client.hub import View
 from flip_client.story import told
 from rich.console import Console
 from rich.table import Table
@@ -63,8 +65,19 @@ def play(layout: Layout) -> int:
     digests = {digest for by_trust in agreed for digest in by_trust.values()}
     times["all"] = time.monotonic() - began
     _summary(layout, story, times, scores, digests)
+    SHOWN.print(f"a free net took the queued run after {_queued_s(entries):.3f} s")
+    SHOWN.print("The stack stays up until: make down")
     learnt = all(score["striatum"] >= ENOUGH for score in scores.values())
     return 0 if learnt and len(digests) == 1 else 1
+
+
+def _queued_s(entries: Sequence[View]) -> float:
+    """Seconds from the run in the queue to the start of its submission: the first Trust is asked to prepare it."""
+    queued, asked = (
+        next(datetime.fromisoformat(entry["time"]) for entry in entries if f".{name}." in entry["type"])
+        for name in ("RunQueued", "PrepareRun")
+    )
+    return (asked - queued).total_seconds()
 
 
 def _start(layout: Layout) -> None:
@@ -100,12 +113,12 @@ def _summary(
     for trust, score in scores.items():
         dice.add_row(trust, *(f"{value:.3f}" for value in score.values()))
     SHOWN.print(dice)
+    SHOWN.print(f"{story.rounds} rounds are enough for the striatum; the smaller structures may still be on their way.")
     SHOWN.print(f"plan digests: {'equal' if len(digests) == 1 else 'DIFFERENT'}: {', '.join(sorted(digests))}")
     SHOWN.print(f"results:      {story.results}")
     SHOWN.print(f"gateway:      {layout.gateway_url}   (its CA: {layout.ca})")
     SHOWN.print(f"admin:        {ADMIN}   {Credentials(layout).bootstrap_password}", markup=False)
     SHOWN.print(f"researcher:   {story.researcher_email}   {PASSWORD}", markup=False)
-    SHOWN.print("The stack stays up until: make down")
 
 
 if __name__ == "__main__":

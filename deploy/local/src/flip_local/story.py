@@ -40,7 +40,8 @@ class StoryFailed(Exception):
 class Story:
     """One play of the main job on a running stack.
 
-    `step` hears of each step as it begins, `news` of what happens inside one; `times_s` has how long each took.
+    `step` hears of each step as it begins, `news` of what happens inside one; `times_s` has how long each took;
+    `metrics` what each Trust has reported of the round that runs.
     """
 
     layout: Layout
@@ -53,6 +54,7 @@ class Story:
     project_id: str = ""
     run_id: str = ""
     results: Path | None = None
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
     def play(self) -> None:
         """From the invitation to the downloaded results. Raises StoryFailed, Problem and Unreachable."""
@@ -125,10 +127,6 @@ class Story:
             time.sleep(_LOOK_S)
         raise StoryFailed(f"{what} did not come within {_PATIENCE_S:.0f} s; seen last: {seen}")
 
-    def _do(self, act: Callable[[], View], what: str) -> View:
-        """Do something, again where the service was away."""
-        return self._until(act, what)
-
     def _do_once_heard(self, act: Callable[[], View], what: str) -> View:
         """Do what needs a service to have heard of a Trust's report, which no version of one's own writes can name."""
         return self._until(act, what, AWAY | {httpx.codes.CONFLICT})
@@ -137,7 +135,7 @@ class Story:
 
     def _invite(self, admin: Hub, researcher: Hub) -> None:
         self.researcher_email = f"ada.{datetime.now(UTC):%Y%m%d.%H%M%S}@flip.example"
-        self._do(lambda: admin.invite(self.researcher_email, "researcher"), "the invitation")
+        self._until(lambda: admin.invite(self.researcher_email, "researcher"), "the invitation")
         one_time_password = self._until(self._mailed_password, "the invitation's mail")
         try:
             researcher.login(self.researcher_email, one_time_password)
@@ -157,8 +155,8 @@ class Story:
         trusts = list(self.layout.trusts)
         name = f"Deep nuclei {datetime.now(UTC):%H:%M:%S}"
         purpose = "Segment the deep nuclei on T1 head scans."
-        self.project_id = self._do(lambda: researcher.create_project(name, purpose), "the project")["project_id"]
-        saved = self._do(lambda: researcher.run_query(self.project_id, DEMO_QUERY, trusts), "the query")
+        self.project_id = self._until(lambda: researcher.create_project(name, purpose), "the project")["project_id"]
+        saved = self._until(lambda: researcher.run_query(self.project_id, DEMO_QUERY, trusts), "the query")
         version = saved["version"]
 
         def answered() -> View | None:
@@ -179,7 +177,7 @@ class Story:
 
     def _approve_for(self, admin: Hub, trust: str) -> None:
         reason = "The research board of the Trust agreed."
-        self._do(lambda: admin.decide(self.project_id, trust, "approved", reason), f"{trust}'s approval")
+        self._until(lambda: admin.decide(self.project_id, trust, "approved", reason), f"{trust}'s approval")
 
     def _import(self, researcher: Hub) -> None:
         told: dict[str, str] = {}
@@ -207,13 +205,13 @@ class Story:
         self._do_once_heard(lambda: researcher.confirm_enrichment(self.project_id), "the confirmation")
 
     def _bring_labels(self, trust: str, operator: TrustOperator, folder: Path) -> None:
-        dry = self._do(lambda: operator.bring_labels(self.project_id, folder, dry_run=True), f"{trust}'s dry run")
+        dry = self._until(lambda: operator.bring_labels(self.project_id, folder, dry_run=True), f"{trust}'s dry run")
         self.news(f"{trust}: dry run, {len(dry['matched'])} labels match")
-        self._do(lambda: operator.bring_labels(self.project_id, folder), f"{trust}'s labels")
+        self._until(lambda: operator.bring_labels(self.project_id, folder), f"{trust}'s labels")
 
     def _initiate(self, researcher: Hub) -> None:
         about = "The built-in nnU-Net job."
-        model = self._do(
+        model = self._until(
             lambda: researcher.create_model(self.project_id, "nnU-Net 2d", about, framework="nvflare", job="nnunet"),
             "the model",
         )
@@ -238,7 +236,7 @@ class Story:
             except (httpx.TransportError, Unreachable, Problem) as error:
                 self.news(f"the live stream broke off ({type(error).__name__}); it goes on behind {seen}")
                 time.sleep(1)
-            run = self._do(lambda: researcher.run(self.run_id), "the run's state")
+            run = self._until(lambda: researcher.run(self.run_id), "the run's state")
             if run["state"] in {"stopped", "failed"}:
                 raise StoryFailed(f"the run is {run['state']}: {run.get('reason')}")
             if run["state"] == "finished":
@@ -246,13 +244,25 @@ class Story:
         raise StoryFailed("the run did not end")
 
     def _tell(self, event: View) -> None:
+        if event["event"] == "metric":
+            self.metrics.setdefault(event["trust"], {})[event["name"]] = event["value"]
+        elif event["event"] == "round":
+            self._tell_round(event)
+        else:
+            self._tell_news(event)
+
+    def _tell_round(self, event: View) -> None:
+        shown = [
+            "  ".join([trust, *(f"{name} {metrics[name]:.3f}" for name in ("train_loss", "dice") if name in metrics)])
+            for trust, metrics in sorted(self.metrics.items())
+        ]
+        self.news("   ".join([f"round {event['round'] + 1} of {event['rounds']}", *shown]))
+        self.metrics.clear()
+
+    def _tell_news(self, event: View) -> None:
         known = {"at", "attempt", "event", "number"}
-        facts = [f"{name}={_short(value)}" for name, value in event.items() if name not in known]
+        facts = [f"{name}={value}" for name, value in event.items() if name not in known]
         self.news("  ".join([event["event"], *facts]))
 
     def _download(self, researcher: Hub) -> Path:
         return researcher.download_results(self.run_id, self.folder)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
