@@ -92,10 +92,11 @@ lint: venv trainer-flare ## ruff and pyright over everything
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/pyright -p fl
+	$(BIN)/flip-contracts check contracts/history
 
 .PHONY: generate
 generate: venv ## write what follows from the contracts
-	$(BIN)/flip-contracts contracts/generated
+	$(BIN)/flip-contracts generate contracts/generated
 
 .PHONY: requirements
 requirements: venv ## the rows of the requirements that no test shows

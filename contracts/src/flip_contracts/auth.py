@@ -1,9 +1,9 @@
 """What `auth` says: users, roles and sessions. Addresses and names stay in `auth`; an address is said as its digest."""
 
 from hashlib import sha256
-from typing import Literal
+from typing import Annotated, Literal
 
-from flip_contracts.base import Event, ReasonCode, SessionId, Sha256, UserId
+from flip_contracts.base import Event, Open, ReasonCode, SessionId, Sha256, UserId
 from flip_contracts.topics import USER
 
 Role = Literal["viewer", "researcher", "admin"]
@@ -18,7 +18,7 @@ class UserInvited(Event, topic=USER, version=1):
     """An admin invited somebody with exactly one role. The invitation's one-time password went out by mail."""
 
     user_id: UserId
-    role: Role
+    role: Annotated[Role, Open("viewer")]
     email_digest: Sha256
 
 
@@ -38,7 +38,7 @@ class RoleChanged(Event, topic=USER, version=1):
     """An admin gave the user another role."""
 
     user_id: UserId
-    role: Role
+    role: Annotated[Role, Open("viewer")]
 
 
 class UserDisabled(Event, topic=USER, version=1):

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, NewType, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, NewType, Self, cast, get_args
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints
+from pydantic_core import CoreSchema, core_schema
 
 UserId = NewType("UserId", UUID)
 SessionId = NewType("SessionId", UUID)
@@ -29,7 +30,40 @@ Released = Annotated[int, Field(ge=0)] | Literal["suppressed"]
 class Confidential:
     """Marks a field that its reader needs and nobody else may keep: the ledger and logs leave it out."""
 
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "x-confidential": True}
 
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Marks a `Literal` of strings that may grow: `Annotated[Role, Open("viewer")]`.
+
+    A body is read with `unknown_as`, the least that can be meant, in the place of a value that its reader doesn't know
+    yet. Who says a message is held to the known values.
+    """
+
+    unknown_as: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        known: tuple[str, ...] = get_args(source)
+        if self.unknown_as not in known:
+            raise TypeError(f"{self.unknown_as} is none of {', '.join(known)}")
+
+        def read(value: object) -> object:
+            return self.unknown_as if isinstance(value, str) and value not in known else value
+
+        saying = handler(source)
+        reading = core_schema.no_info_before_validator_function(read, saying)
+        return core_schema.json_or_python_schema(json_schema=reading, python_schema=saying)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        closed = handler(schema)
+        known = closed["enum"] if "enum" in closed else [closed["const"]]
+        return {"type": "string", "x-extensible-enum": known, "x-unknown-as": self.unknown_as}
+
+
+HUB = "hub"
+"""The owner of a topic that every service of the hub writes."""
 HUB_SERVICES = ("auth", "projects", "cohort", "imaging", "files", "scheduler", "trainer-node", "audit")
 TRUST_SERVICES = ("cohort", "imaging", "trainer-node")
 
@@ -70,7 +104,11 @@ def _canonical(value: Any) -> Any:
 
 
 class Message(BaseModel):
-    """A body on the bus. Unknown fields are ignored, so that an older reader understands a newer writer."""
+    """A body on the bus. Unknown fields are ignored, so that an older reader understands a newer writer.
+
+    Two versions live side by side as two classes: `class RunFailedV2(Event, topic=RUN, version=2)` is said as
+    `flip.scheduler.RunFailed.v2`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -86,7 +124,8 @@ class Message(BaseModel):
         if topic.key not in cls.model_fields:
             raise TypeError(f"{cls.__name__} lacks the field {topic.key} that orders {topic.name}")
         owner = cls.__module__.rsplit(".", 1)[-1].replace("_", "-") if not topic.local else topic.owner
-        cls.topic, cls.version, cls.type_name = topic, version, f"flip.{owner}.{cls.__name__}.v{version}"
+        name = cls.__name__.removesuffix(f"V{version}")
+        cls.topic, cls.version, cls.type_name = topic, version, f"flip.{owner}.{name}.v{version}"
         topic.messages.append(cls)
         if REGISTRY.setdefault(cls.type_name, cls) is not cls:
             raise TypeError(f"{cls.type_name} is declared twice")
@@ -107,6 +146,11 @@ class Message(BaseModel):
     def decode(cls, body: bytes) -> Self:
         """Parse a body from the bus. Raises pydantic's ValidationError, naming each wrong field."""
         return cls.model_validate_json(body)
+
+    @classmethod
+    def body_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of the body."""
+        return {"$id": f"urn:flip:schema:{cls.type_name}", **cls.model_json_schema(mode="serialization")}
 
     def public(self) -> Mapping[str, Any]:
         """The body without its confidential fields."""

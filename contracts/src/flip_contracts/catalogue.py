@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flip_contracts import audit, auth, cohort, files, imaging, projects, scheduler, trainer_node
+from flip_contracts import audit, auth, cohort, files, imaging, operations, projects, scheduler, trainer_node
 from flip_contracts import topics as declarations
-from flip_contracts.base import HUB_SERVICES, Message
+from flip_contracts.base import HUB, HUB_SERVICES, Message
 from flip_contracts.base import Topic as Declared
 
-MODULES = (auth, projects, cohort, imaging, files, scheduler, trainer_node, audit)
+MODULES = (auth, projects, cohort, imaging, files, scheduler, trainer_node, audit, operations)
 DECLARED: tuple[Declared, ...] = tuple(value for value in vars(declarations).values() if isinstance(value, Declared))
 
 
@@ -27,7 +27,8 @@ def topics_of(declared: Declared, trusts: Iterable[str]) -> Iterable[Topic]:
     """The topics on the broker that one declaration stands for."""
     everyone = declared.readers | {"audit"}
     if "{trust}" not in declared.name:
-        yield _topic(declared, declared.name, {declared.owner}, everyone)
+        writers = HUB_SERVICES if declared.owner == HUB else (declared.owner,)
+        yield _topic(declared, declared.name, writers, everyone)
         return
     for trust in trusts:
         name = declared.named(trust)

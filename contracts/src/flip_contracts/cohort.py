@@ -4,7 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from flip_contracts.base import Command, Confidential, Event, ProjectId, ReasonCode, Released, Report, Sha256, TrustCode
+from flip_contracts.base import (
+    Command,
+    Confidential,
+    Event,
+    Open,
+    ProjectId,
+    ReasonCode,
+    Released,
+    Report,
+    Sha256,
+    TrustCode,
+)
 from flip_contracts.topics import COHORT_COMMANDS, COHORT_REPORTS, QUERY
 
 Outcome = Literal["answered", "suppressed", "refused", "failed", "timed_out"]
@@ -28,7 +39,7 @@ class CohortAnswered(Event, topic=QUERY, version=1):
     project_id: ProjectId
     query_version: int
     trust: TrustCode
-    outcome: Outcome
+    outcome: Annotated[Outcome, Open("failed")]
     persons: Released | None
     reason: ReasonCode | None = None
 
@@ -84,7 +95,7 @@ class TrustAnsweredQuery(Report, topic=COHORT_REPORTS, version=1):
 
     project_id: ProjectId
     query_version: int
-    outcome: Outcome
+    outcome: Annotated[Outcome, Open("failed")]
     persons: Released | None = None
     distributions: dict[str, Distribution] = Field(default_factory=dict)
     reason: ReasonCode | None = None

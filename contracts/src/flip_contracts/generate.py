@@ -1,10 +1,5 @@
-"""Write what follows from the contracts: JSON Schemas, examples, the AsyncAPI document and the topic catalogue.
+"""What follows from the contracts: JSON Schemas, examples, AsyncAPI, TypeScript types, topics and rights."""
 
-An example that is there already is history: it is kept as it is, and every one must still parse.
-"""
-
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,55 +7,34 @@ import orjson
 
 from flip_contracts.base import Command, Message
 from flip_contracts.catalogue import DECLARED, messages, topics
-
-TEMPLATE_TRUST = "TRUST"
-_EXAMPLES: dict[str, object] = {
-    "uuid": "0193a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b",
-    "date-time": "2026-01-02T03:04:05Z",
-}
-_PATTERNS: dict[str, str] = {
-    "^[A-Z][A-Z0-9]{1,11}$": "KCH",
-    "^[a-z][a-z0-9]{0,15}$": "net1",
-    "^[0-9a-f]{64}$": "ab" * 32,
-    "^[a-z][a-z0-9-]{0,63}$": "a-reason",
-}
+from flip_contracts.examples import examples_of
+from flip_contracts.kafka import TRUST_PARAMETER, resources
+from flip_contracts.typescript import typescript
 
 
-def example_of(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> object:
-    """A value that fits a JSON Schema as pydantic writes them; the same every time."""
-    if "$ref" in schema:
-        return example_of(definitions[schema["$ref"].rsplit("/", 1)[-1]], definitions)
-    if "const" in schema:
-        return schema["const"]
-    if "enum" in schema:
-        return schema["enum"][0]
-    if "anyOf" in schema:
-        return example_of(schema["anyOf"][0], definitions)
-    return _plain_example(schema, definitions)
+def documents() -> dict[str, bytes]:
+    """Every document by its path, the same every time."""
+    schemas = [(message, message.body_schema()) for message in messages()]
+    found: dict[str, bytes] = {
+        "asyncapi.json": _json(asyncapi()),
+        "topics.json": _json(catalogue()),
+        "kafka/strimzi.json": _json(resources([TRUST_PARAMETER])),
+        "typescript/messages.ts": typescript(schemas).encode(),
+    }
+    for message, schema in schemas:
+        found[f"schemas/{message.type_name}.json"] = _json(schema)
+        found[f"examples/{message.type_name}.json"] = _json(examples_of(schema))
+    return found
 
 
-def _plain_example(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> object:
-    kind = schema.get("type")
-    if "properties" in schema:
-        return {name: example_of(each, definitions) for name, each in sorted(schema["properties"].items())}
-    if kind == "object":
-        return {"KCH": example_of(_values_of(schema), definitions)}
-    if kind == "array":
-        return [example_of(schema.get("items", {}), definitions)]
-    if kind == "string":
-        return _EXAMPLES.get(schema.get("format", "")) or _PATTERNS.get(schema.get("pattern", ""), "text")
-    return {"integer": schema.get("minimum", 0) + 12, "number": 0.75, "boolean": True, None: "anything"}[kind]
-
-
-def _values_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    by_pattern = list(schema.get("patternProperties", {}).values())
-    of = by_pattern[0] if by_pattern else schema.get("additionalProperties")
-    return of if isinstance(of, dict) else {}  # type: ignore[reportUnknownVariableType]
-
-
-def schema_of(message: type[Message]) -> dict[str, Any]:
-    """The JSON Schema of a message's body."""
-    return {"$id": f"urn:flip:schema:{message.type_name}", **message.model_json_schema(mode="serialization")}
+def write(folder: Path) -> None:
+    """Make `folder` hold all documents and nothing else."""
+    wanted = {folder / path: body for path, body in documents().items()}
+    for stale in [file for file in folder.rglob("*") if file.is_file() and file not in wanted]:
+        stale.unlink()
+    for file, body in wanted.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(body)
 
 
 def asyncapi() -> dict[str, Any]:
@@ -71,7 +45,7 @@ def asyncapi() -> dict[str, Any]:
         channel = channels.setdefault(
             declared.name, {"address": declared.name, "description": declared.description, "messages": {}}
         )
-        if "{trust}" in declared.name:
+        if TRUST_PARAMETER in declared.name:
             channel["parameters"] = {"trust": {"description": "The code of a Trust."}}
         for message in declared.messages:
             channel["messages"][message.type_name] = _asyncapi_message(message)
@@ -104,7 +78,7 @@ def _asyncapi_message(message: type[Message]) -> dict[str, Any]:
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """Every topic with who may write and read it; `TRUST` stands for the code of a Trust."""
+    """Every topic with who may write and read it; `{trust}` stands for the code of a Trust."""
     return [
         {
             "name": topic.name,
@@ -113,32 +87,9 @@ def catalogue() -> list[dict[str, Any]]:
             "writers": sorted(topic.writers),
             "readers": sorted(topic.readers),
         }
-        for topic in topics([TEMPLATE_TRUST])
+        for topic in topics([TRUST_PARAMETER])
     ]
 
 
-def write(folder: Path) -> None:
-    """Write all documents into `folder`."""
-    schemas, examples = folder / "schemas", folder / "examples"
-    for each in (schemas, examples):
-        each.mkdir(parents=True, exist_ok=True)
-    wanted = {f"{message.type_name}.json" for message in messages()}
-    for stale in {file.name for file in schemas.iterdir()} - wanted:
-        (schemas / stale).unlink()
-    for message in messages():
-        schema = schema_of(message)
-        _write_json(schemas / f"{message.type_name}.json", schema)
-        example = examples / f"{message.type_name}.json"
-        if not example.exists():
-            _write_json(example, example_of(schema, schema.get("$defs", {})))
-    _write_json(folder / "asyncapi.json", asyncapi())
-    _write_json(folder / "topics.json", catalogue())
-
-
-def _write_json(file: Path, value: object) -> None:
-    file.write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-
-
-def main() -> None:
-    """`flip-contracts FOLDER` writes the documents there."""
-    write(Path(sys.argv[1]))
+def _json(value: object) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

@@ -1,6 +1,6 @@
 """The topics of the bus, each with its owner, its key and who may read it. `audit` reads every one."""
 
-from flip_contracts.base import HUB_SERVICES, Topic
+from flip_contracts.base import HUB, HUB_SERVICES, Topic
 
 USER = Topic(
     "flip.auth.user",
@@ -71,6 +71,19 @@ LEDGER = Topic(
     owner="audit",
     description="Reads of the ledger.",
 )
+CHECKPOINT = Topic(
+    "flip.audit.checkpoint",
+    key="number",
+    owner="audit",
+    description="Signed statements over the ledger.",
+)
+
+OPERATION = Topic(
+    "flip.operations",
+    key="process",
+    owner=HUB,
+    description="What operators do to a service's record keeping: retries, discards, rebuilds, refills.",
+)
 
 COHORT_COMMANDS = Topic(
     "flip.trust.{trust}.commands",
@@ -97,3 +110,4 @@ TRAINING_REPORTS = Topic(
 WORKER_REPORTS = Topic(
     "flip.trust.{trust}.reports", key="net", owner="{trust}", readers=frozenset({"trainer-node"}), description=""
 )
+OPERATION_REPORTS = Topic("flip.trust.{trust}.reports", key="process", owner="{trust}", description="")

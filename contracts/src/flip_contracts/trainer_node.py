@@ -1,8 +1,8 @@
 """What a net says, what its controller asks of a Trust's worker, and what the worker reports."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from flip_contracts.base import Command, Event, NetName, ProjectId, ReasonCode, Report, RunId, Sha256, TrustCode
+from flip_contracts.base import Command, Event, NetName, Open, ProjectId, ReasonCode, Report, RunId, Sha256, TrustCode
 from flip_contracts.projects import Framework
 from flip_contracts.scheduler import Checkpoint
 from flip_contracts.topics import NET, TRAINING, TRAINING_COMMANDS, TRAINING_REPORTS, WORKER_REPORTS
@@ -28,7 +28,7 @@ class NetHeartbeat(Event, topic=NET, version=1):
     """The net is alive. It renews the lease of the run that the net holds."""
 
     net: NetName
-    state: NetState
+    state: Annotated[NetState, Open("running")]
     trusts: frozenset[TrustCode]
     run_id: RunId | None = None
     fencing: int | None = None
@@ -51,7 +51,7 @@ class StageReached(Event, topic=TRAINING, version=1):
     run_id: RunId
     project_id: ProjectId
     attempt: int
-    stage: Stage
+    stage: Annotated[Stage, Open("training")]
 
 
 class PlanAgreed(Event, topic=TRAINING, version=1):
@@ -118,7 +118,7 @@ class AttemptEnded(Event, topic=TRAINING, version=1):
     project_id: ProjectId
     attempt: int
     fencing: int
-    outcome: Literal["stopped", "interrupted", "failed"]
+    outcome: Annotated[Literal["stopped", "interrupted", "failed"], Open("failed")]
     reason: ReasonCode
     detail: str = ""
 
