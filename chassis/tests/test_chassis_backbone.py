@@ -257,6 +257,25 @@ async def test_a_stream_keeps_its_order_where_the_later_writer_has_the_earlier_t
     assert await heard(hearing, project) == [("first", 1), ("second", 2)]
 
 
+async def test_a_stream_keeps_its_order_where_a_third_transaction_runs_between_those_of_its_writers(
+    saying: Backbone, hearing: Backbone
+):
+    """The later event's transaction is below the oldest one that still runs, the earlier event's isn't."""
+    project, other = uuid7(), uuid7()
+    source, dsn = saying.settings.source, saying.settings.postgres.get_secret_value()
+    async with connect(dsn) as early, connect(dsn) as between, connect(dsn) as late, between.transaction():
+        async with early.transaction():
+            await early.fetchval("SELECT pg_current_xact_id()")
+            await between.fetchval("SELECT pg_current_xact_id()")
+            async with late.transaction():
+                await append(late, source, PROJECT.name, str(project), 0, [word(project, "first")], cause())
+            await append(early, source, PROJECT.name, str(project), 1, [word(project, "second")], cause())
+        async with early.transaction():
+            await append(early, source, PROJECT.name, str(other), 0, [word(other, "waits for nobody")], cause())
+        await eventually(lambda: hears(hearing, other, 1))
+        assert await heard(hearing, project) == [("first", 1), ("second", 2)]
+
+
 async def test_nobody_changes_the_event_log_not_even_its_owner(saying: Backbone):
     async with saying.working() as work:
         await work.say(word(uuid7(), "said"))

@@ -1,21 +1,29 @@
-"""The main job over the whole stack, while every platform service is killed once."""
+"""The main job over the whole stack, while every platform service is killed once; then the broker loses its disk."""
 
 import dataclasses
+import shutil
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
-from pathlib import Path
+from typing import Any
 
 import pytest
+from flip_client import Hub, TrustOperator
+from flip_client.operations import HUB_SERVICES, Operations
 from flip_local import control
+from flip_local.credentials import Credentials
 from flip_local.held_out import judge
 from flip_local.layout import Layout
+from flip_local.parts.kafka import Node
 from flip_local.stack import parts
-from flip_local.story import DATASET_ID, Story
+from flip_local.story import ADMIN, DATASET_ID, Story
 from flip_local.testing import layout_for_tests
 
 pytestmark = pytest.mark.system
 
 ROUNDS = 4
+PATIENCE_S = 300
 
 KILLED_AS_A_STEP_BEGINS = {
     "The researcher creates": ["auth", "projects"],
@@ -71,17 +79,24 @@ class Killer:
                 self.killed.append(name)
 
 
+@pytest.fixture(scope="module")
+def killer(stack: Layout) -> Killer:
+    return Killer(stack)
+
+
+@pytest.fixture(scope="module")
+def story(stack: Layout, killer: Killer, tmp_path_factory: pytest.TempPathFactory) -> Story:
+    folder = tmp_path_factory.mktemp("story")
+    return Story(stack, folder, rounds=ROUNDS, step=killer.at_step, news=killer.at_news)
+
+
 @pytest.mark.requirement(
     "ACC-1", "PROJ-1", "PROJ-5", "PROJ-6", "COHORT-1", "COHORT-9", "IMG-1", "IMG-5", "IMG-6", "MODEL-1", "RUN-1",
     "RUN-2", "RUN-5", "RUN-7", "NNU-2", "NNU-4", "NNU-5", "BUS-1", "AUD-1",
 )  # fmt: skip
-def test_the_main_job_completes_although_every_service_dies_once(stack: Layout, tmp_path: Path):
-    killer = Killer(stack)
-    story = Story(stack, tmp_path, rounds=ROUNDS, step=killer.at_step, news=killer.at_news)
+def test_the_main_job_completes_although_every_service_dies_once(stack: Layout, killer: Killer, story: Story):
     story.play()
-
-    services = {name for name in parts(stack) if _is_service(name)}
-    assert services <= set(killer.killed)
+    assert set(_services(stack)) <= set(killer.killed)
 
     told = [entry["type"].split(".")[2] for entry in story.ledger()]
     for earlier, later in pairwise(TOLD):
@@ -90,10 +105,71 @@ def test_the_main_job_completes_although_every_service_dies_once(stack: Layout, 
     assert told.count("RunFinished") == 1
 
     assert story.results is not None
-    scores = judge(stack, story.results, DATASET_ID, tmp_path)
+    scores = judge(stack, story.results, DATASET_ID, story.folder)
     assert set(scores) == set(stack.trusts)
     for score in scores.values():
         assert set(score) == {"striatum", "thalamus", "hippocampus"}
+
+
+@pytest.mark.requirement("BUS-3")
+def test_every_projection_is_made_again_row_for_row_after_the_broker_has_lost_its_disk(stack: Layout, story: Story):
+    before = {entry["number"]: entry for entry in story.ledger()}
+    broker = ["kafka", "kafka-storage", "topics"]
+    control.stop(stack, [*_services(stack), *broker])
+    shutil.rmtree(Node.of(stack).folder / "data")
+    control.up(stack, parts(stack))
+
+    with _operators(stack) as operators:
+        sent = {name: operations.refill()["events"] for name, operations in operators.items()}
+        assert sent["projects"] > 0
+        for name, operations in operators.items():
+            _wait_until_heard(name, operations)
+        rebuilds = {name: _rebuilt(operations) for name, operations in operators.items()}
+    assert {name: _differing(rebuild) for name, rebuild in rebuilds.items() if _differing(rebuild)} == {}
+    assert sum(rebuild["events"] for rebuild in rebuilds.values()) > len(before)
+    assert {entry["number"]: entry for entry in story.ledger() if entry["number"] in before} == before
+
+
+@contextmanager
+def _operators(stack: Layout) -> Iterator[dict[str, Operations]]:
+    """Each service's operations, as those who may: an admin at the hub, the operator at a Trust."""
+    credentials = Credentials(stack)
+    hub = Hub(stack.gateway_url, stack.ca)
+    hub.login(ADMIN, credentials.bootstrap_password)
+    with ExitStack() as opened:
+        opened.callback(hub.session.close)
+        found = {name: Operations(hub.session.request, name) for name in HUB_SERVICES}
+        found |= {net: Operations(hub.session.request, f"trainer-node/{net}") for net in stack.nets}
+        for name in set(_services(stack)) - set(found):
+            service, trust = name.split("-")
+            token = credentials.operator_token_file(trust).read_text()
+            operator = TrustOperator(stack.url(name), token)
+            opened.callback(operator.close)
+            found[name] = Operations(operator.ask, "trainer-node" if service in stack.nets else service)
+        yield found
+
+
+def _wait_until_heard(name: str, operations: Operations) -> None:
+    """Until everything that took effect here is on the broker again."""
+    deadline = time.monotonic() + PATIENCE_S
+    missing = None
+    while missing != 0:
+        assert time.monotonic() < deadline, f"{name} still misses {missing} events"
+        missing = _rebuilt(operations)["missing"]
+
+
+def _rebuilt(operations: Operations) -> dict[str, Any]:
+    asked = operations.rebuild()
+    deadline = time.monotonic() + PATIENCE_S
+    while asked["state"] not in {"done", "failed"}:
+        assert time.monotonic() < deadline, asked
+        asked = operations.rebuild_of(asked["rebuild_id"])
+    assert asked["state"] == "done", asked
+    return asked
+
+
+def _differing(rebuild: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in rebuild["tables"] if each["differing"]]
 
 
 TOLD = [
@@ -115,7 +191,5 @@ TOLD = [
 ]
 
 
-def _is_service(name: str) -> bool:
-    return name.split("-", maxsplit=1)[0] in {
-        "auth", "projects", "cohort", "imaging", "files", "scheduler", "audit", "net1",
-    }  # fmt: skip
+def _services(stack: Layout) -> list[str]:
+    return [name for name, part in parts(stack).items() if part.group == "services"]

@@ -2,7 +2,7 @@
 """A service's own Postgres database: a pool that speaks JSON, and migrations in plain SQL, numbered."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +18,9 @@ from flip_chassis.telemetry import log
 Row: TypeAlias = Mapping[str, Any]
 
 
+Isolation = Literal["read_committed", "repeatable_read", "serializable"]
+
+
 class Connection(Protocol):
     """A connection to Postgres: what of asyncpg's connection the services use."""
 
@@ -26,8 +29,9 @@ class Connection(Protocol):
     async def fetch(self, query: str, /, *args: object) -> list[Row]: ...
     async def fetchrow(self, query: str, /, *args: object) -> Row | None: ...
     async def fetchval(self, query: str, /, *args: object) -> Any: ...
+    def cursor(self, query: str, /, *args: object, prefetch: int) -> AsyncIterable[Row]: ...
     def transaction(
-        self, *, isolation: Literal["read_committed", "serializable"] | None = None, readonly: bool = False
+        self, *, isolation: Isolation | None = None, readonly: bool = False
     ) -> AbstractAsyncContextManager[object]: ...
 
 
@@ -44,10 +48,11 @@ UNREACHABLE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
+    asyncpg.InsufficientResourcesError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-"""What asyncpg raises while the server is away or comes back."""
+"""What asyncpg raises while the server is away, comes back or has no room."""
 _RETRY_S = 0.5
 
 

@@ -1,6 +1,7 @@
 """How a service hears: typed handlers.
 
-Each is a projection (pure bookkeeping, replayed) or a reaction (it acts, and is never replayed).
+Each is a projection (pure bookkeeping, replayed), a reaction (it acts, and is never replayed) or, in `audit` alone, a
+record (it keeps what was said for ever, and is never made again).
 """
 
 import inspect
@@ -17,7 +18,7 @@ from flip_chassis.settings import Settings
 from flip_chassis.work import Work
 
 Function = Callable[..., Awaitable[None]]
-Kind = Literal["projection", "reaction"]
+Kind = Literal["projection", "reaction", "record"]
 
 
 class Transient(Exception):
@@ -78,6 +79,7 @@ class Handlers:
     """The handlers of a service by the type of message they hear."""
 
     def __init__(self, settings: Settings, handlers: Iterable[Handler]) -> None:
+        self._settings = settings
         self._by_type: dict[str, list[Handler]] = {}
         for handler in handlers:
             if handler.kind == "reaction" and is_own(handler.message, settings):
@@ -102,8 +104,23 @@ class Handlers:
             names |= {message.topic.named(code) for code in codes}
         return sorted(names)
 
+    def projected(self) -> list[str]:
+        """The types that projections hear."""
+        return [name for name, found in self._by_type.items() if any(each.kind == "projection" for each in found)]
+
+    async def replay(self, said: Said, db: Connection) -> None:
+        """Run the projections of something that took effect once before; its reactions are not run again."""
+        for handler in self.of(said.envelope.type):
+            if handler.kind == "projection":
+                await handler.project(said, db)
+
     async def project(self, said: Said, db: Connection) -> None:
-        """Run the projections of something that this process just said, in the same transaction."""
+        """Run the projections of something that this process just said, in the same transaction.
+
+        What it says on a topic that it shares with others it hears like theirs.
+        """
+        if not is_own(type(said.message), self._settings):
+            return
         for handler in self.of(said.envelope.type):
             await handler.project(said, db)
 

@@ -5,6 +5,7 @@ A response that wrote something carries `Flip-Version: <topic>/<id>@<version>`. 
 """
 
 import asyncio
+import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ _LOOK_AGAIN_S = 0.01
 _MOST_TOKENS = 16
 
 Check = Callable[[], Awaitable[bool]]
+Figures = Callable[[], Awaitable[Mapping[str, float]]]
+"""What stands beside the checks: ages in seconds, counts of records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Context:
     handlers: Handlers
     relay: Relay
     keys: SigningKeys
+    operator_token: str | None = None
 
 
 # --- what a route may ask for -------------------------------------------------------------------------------------
@@ -99,6 +103,21 @@ def allow(*roles: Role) -> Callable[[Actor], Awaitable[Actor]]:
     return check
 
 
+async def _only_operator(
+    request: Request, db: Reading, bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> None:
+    context = _context(request)
+    if context.settings.trust is None:
+        await allow("admin")(await _actor(request, db, bearer))
+        return
+    known = context.operator_token
+    if bearer is None or known is None or not hmac.compare_digest(bearer.credentials.encode(), known.encode()):
+        raise Unauthenticated("token-not-valid", "Send the operator's token of this Trust.")
+    request.state.actor = f"operator:{context.settings.trust}"
+
+
+OPERATOR_ONLY = Depends(_only_operator)
+"""Admits who runs the process: at the hub an admin, at a Trust whoever knows its operator's token."""
 Researcher = Annotated[Actor, Depends(allow("researcher", "admin"))]
 """A researcher or an admin."""
 Admin = Annotated[Actor, Depends(allow("admin"))]
@@ -210,7 +229,7 @@ async def _broken(request: Request, error: Exception) -> Response:
 # --- the app ------------------------------------------------------------------------------------------------------
 
 
-def http_service(context: Context, *routers: APIRouter, checks: Mapping[str, Check]) -> FastAPI:
+def http_service(context: Context, *routers: APIRouter, checks: Mapping[str, Check], figures: Figures) -> FastAPI:
     """The service's app: its routers under `/api/<service>`, health and metrics."""
     name = context.settings.service
     app = FastAPI(
@@ -226,7 +245,7 @@ def http_service(context: Context, *routers: APIRouter, checks: Mapping[str, Che
     app.middleware("http")(_around)
     for router in routers:
         app.include_router(router, prefix=f"/api/{name}")
-    app.include_router(_health(checks))
+    app.include_router(_health(checks, figures))
     return app
 
 
@@ -266,7 +285,7 @@ def _request_id(request: Request) -> UUID:
         return uuid7()
 
 
-def _health(checks: Mapping[str, Check]) -> APIRouter:
+def _health(checks: Mapping[str, Check], figures: Figures) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get("/health/live")
@@ -274,10 +293,10 @@ def _health(checks: Mapping[str, Check]) -> APIRouter:
         return {"status": "live"}
 
     @router.get("/health/ready")
-    async def ready(response: Response) -> dict[str, bool]:
+    async def ready(response: Response) -> dict[str, Any]:
         found = {name: await check() for name, check in checks.items()}
         response.status_code = 200 if all(found.values()) else 503
-        return found
+        return {**found, "figures": await figures()}
 
     @router.get("/metrics")
     async def metrics() -> Response:

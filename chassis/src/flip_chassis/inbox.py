@@ -12,7 +12,9 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Literal
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 import asyncpg
 import flip_contracts.catalogue  # noqa: F401  # pyright: ignore[reportUnusedImport] - declares every message
@@ -20,11 +22,13 @@ from flip_contracts.base import REGISTRY
 from flip_contracts.cloudevents import Envelope, Header, Malformed, read_envelope
 from pydantic import ValidationError
 
+from flip_chassis import crash
 from flip_chassis.background import background
 from flip_chassis.bus import Bus, Hearing, Record
 from flip_chassis.database import UNREACHABLE, Connection, Pool, Row
 from flip_chassis.handlers import Handlers, Transient
-from flip_chassis.log import Cause, Said
+from flip_chassis.limit import Limit
+from flip_chassis.log import LARGEST_BODY_BYTES, Cause, Said
 from flip_chassis.relay import Relay
 from flip_chassis.settings import Settings
 from flip_chassis.telemetry import HANDLED, PARKED, REPEATED, log, span, traceparent
@@ -36,7 +40,6 @@ Key = tuple[str, str]
 _CLASHES = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
 _RETRYABLE = (Transient, *_CLASHES)
 _CLASHES_IN_A_ROW = 3
-_POISON_IN_A_ROW = 100
 _OUTAGE_PAUSE_S = 1.0
 _LOOK_S = 1.0
 _FIRST_RETRY = timedelta(seconds=1)
@@ -57,6 +60,14 @@ class Parcel:
     said: Said | None
     envelope: Envelope | None
     flaw: str | None
+
+    @property
+    def id(self) -> UUID:
+        """The event's own id; where it can't be read, one that follows from the record, so that it counts once."""
+        if self.envelope:
+            return self.envelope.id
+        digest = sha256(repr((self.headers, self.value)).encode()).hexdigest()
+        return uuid5(NAMESPACE_URL, f"{self.topic}/{self.partition}/{self.offset}/{digest}")
 
     @property
     def ordered_by(self) -> Key:
@@ -94,6 +105,8 @@ def _read_message(envelope: Envelope, value: bytes | None) -> Said:
         raise Malformed(f"the type {envelope.type[:100]} is unknown")
     if value is None:
         raise Malformed("there is no body")
+    if len(value) > LARGEST_BODY_BYTES:
+        raise Malformed(f"the body has {len(value)} bytes, more than {LARGEST_BODY_BYTES}")
     return Said(envelope, message.decode(value))
 
 
@@ -111,7 +124,7 @@ class Inbox:
     handlers: Handlers
     relay: Relay
     hearing: Hearing | None = None
-    in_a_row: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
+    limits: dict[tuple[str, int], Limit] = field(default_factory=lambda: defaultdict(Limit))
     stopped: str | None = None
     retry: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -124,6 +137,7 @@ class Inbox:
             unpack(record.topic, record.key, record.partition, record.offset, record.headers, record.value)
             for record in records
         ]
+        crash.point("inbox.polled")
         try:
             await self._take(parcels)
         except UNREACHABLE as error:
@@ -151,30 +165,27 @@ class Inbox:
     async def _in_one_go(self, parcels: Sequence[Parcel], *, carefully: bool) -> None:
         async with self.pool.acquire() as db, db.transaction():
             fresh = await self._fresh(db, parcels)
+            crash.point("inbox.deduped")
             waiting = await self._waiting_keys(db, fresh)
             for parcel in fresh:
                 if parcel.ordered_by in waiting:
                     await self._park(db, parcel, "behind", "waits behind an earlier record of its key")
                 elif not await self._handled(db, parcel, carefully=carefully):
                     waiting.add(parcel.ordered_by)
+                crash.point("inbox.handled")
             await self._note_progress(db, parcels, fresh)
+            crash.point("inbox.progress-noted")
+        crash.point("inbox.database-committed")
 
     async def _fresh(self, db: Connection, parcels: Sequence[Parcel]) -> list[Parcel]:
-        ids = [parcel.envelope.id for parcel in parcels if parcel.envelope]
+        first = {parcel.id: parcel for parcel in reversed(parcels)}
         rows = await db.fetch(
-            "INSERT INTO inbox (event_id) SELECT DISTINCT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING event_id",
-            ids,
+            "INSERT INTO inbox (event_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING event_id",
+            list(dict.fromkeys(parcel.id for parcel in parcels)),
         )
         unseen = {row["event_id"] for row in rows}
-        fresh: list[Parcel] = []
-        for parcel in parcels:
-            if parcel.envelope is None:
-                fresh.append(parcel)
-            elif parcel.envelope.id in unseen:
-                unseen.discard(parcel.envelope.id)
-                fresh.append(parcel)
-            else:
-                REPEATED.inc()
+        fresh = [parcel for parcel in parcels if parcel.id in unseen and first[parcel.id] is parcel]
+        REPEATED.inc(len(parcels) - len(fresh))
         return fresh
 
     async def _waiting_keys(self, db: Connection, parcels: Sequence[Parcel]) -> set[Key]:
@@ -190,6 +201,7 @@ class Inbox:
         """Whether the record has taken effect; otherwise, where we go carefully, it is parked."""
         if not carefully:
             await self._handle(db, parcel)
+            self.limits[parcel.topic, parcel.partition].note(failed=False)
             return True
         try:
             async with db.transaction():
@@ -202,9 +214,9 @@ class Inbox:
         except Exception as error:
             log.error("a record is parked", topic=parcel.topic, reason=type(error).__name__, exc_info=_loud(error))
             await self._park(db, parcel, "poison", parcel.flaw or type(error).__name__)
-            self._count_poison(parcel)
+            self._count(parcel, failed=True)
             return False
-        self.in_a_row[parcel.topic, parcel.partition] = 0
+        self._count(parcel, failed=False)
         return True
 
     async def _handle(self, db: Connection, parcel: Parcel) -> None:
@@ -215,17 +227,18 @@ class Inbox:
         except OSError as error:  # the handler's own world; Postgres away shows as asyncpg's errors
             raise Transient(type(error).__name__) from error
 
-    def _count_poison(self, parcel: Parcel) -> None:
-        place = parcel.topic, parcel.partition
-        self.in_a_row[place] += 1
-        if self.in_a_row[place] >= _POISON_IN_A_ROW:
-            self.stopped = f"{_POISON_IN_A_ROW} records in a row failed on {parcel.topic}/{parcel.partition}"
+    def _count(self, parcel: Parcel, *, failed: bool) -> None:
+        limit = self.limits[parcel.topic, parcel.partition]
+        limit.note(failed=failed)
+        if reached := limit.reached():
+            self.stopped = f"{reached} on {parcel.topic}/{parcel.partition}"
+            log.error("too many failures; the service hears no more", reason=self.stopped)
 
     async def _park(self, db: Connection, parcel: Parcel, kind: Kind, reason: str) -> None:
         now = datetime.now(UTC)
         await db.execute(
-            'INSERT INTO parked (topic, key, partition, "offset", headers, value, kind, reason, attempts, next_attempt)'
-            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            'INSERT INTO parked (topic, key, partition, "offset", headers, value, kind, reason, attempts, next_attempt,'
+            " event_id, type) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
             parcel.topic,
             parcel.key,
             parcel.partition,
@@ -236,7 +249,10 @@ class Inbox:
             reason[:500],
             0 if kind == "behind" else 1,
             next_attempt(1, now) if kind == "transient" else None,
+            parcel.id,
+            parcel.envelope.type if parcel.envelope else None,
         )
+        crash.point("inbox.parked")
         self.retry.set()
 
     async def _note_progress(self, db: Connection, parcels: Sequence[Parcel], fresh: Iterable[Parcel]) -> None:
@@ -286,7 +302,8 @@ class Inbox:
             except Exception as error:
                 await _keep_parked(db, row, error)
             else:
-                await db.execute("DELETE FROM parked WHERE id = $1", row["id"])
+                await _take_effect(db, row)
+                crash.point("inbox.retried")
             return True
 
     async def _count_parked(self) -> None:
@@ -306,6 +323,14 @@ def _loud(error: Exception) -> Exception | None:
 def _unparked(row: Row) -> Parcel:
     headers = [(name, bytes.fromhex(value)) for name, value in row["headers"]]
     return unpack(row["topic"], row["key"].encode(), row["partition"], row["offset"], headers, row["value"])
+
+
+async def _take_effect(db: Connection, row: Row) -> None:
+    await db.execute("DELETE FROM parked WHERE id = $1", row["id"])
+    await db.execute(
+        "UPDATE inbox SET pos = nextval('event_log_pos_seq'), xid = pg_current_xact_id() WHERE event_id = $1",
+        row["event_id"],
+    )
 
 
 async def _keep_parked(db: Connection, row: Row, error: Exception) -> None:

@@ -8,8 +8,13 @@ from uuid import UUID
 from flip_contracts.base import REGISTRY, Message
 from flip_contracts.cloudevents import Envelope
 
+from flip_chassis import crash
 from flip_chassis.database import Connection, Row
 from flip_chassis.ids import uuid7
+from flip_chassis.refusal import Invalid
+
+LARGEST_BODY_BYTES = 900_000
+"""Kafka takes records of up to 1 MiB, headers included. What is larger belongs into the object store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,10 @@ async def last_version(db: Connection, topic: str, key: str) -> int:
 async def append(
     db: Connection, source: str, topic: str, key: str, version: int, messages: Sequence[Message], cause: Cause
 ) -> list[Said]:
-    """Append `messages` after `version` of the stream. Raises UniqueViolationError where another writer was first."""
+    """Append `messages` after `version` of the stream.
+
+    Raises UniqueViolationError where another writer was first, and Invalid for a message too large for the broker.
+    """
     said = [
         Said(
             Envelope(
@@ -78,11 +86,14 @@ async def append(
         " traceparent, payload, local) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         [_row(one) for one in said],
     )
+    crash.point("log.appended")
     return said
 
 
 def _row(said: Said) -> tuple[object, ...]:
-    it = said.envelope
+    it, body = said.envelope, said.message.encode()
+    if len(body) > LARGEST_BODY_BYTES:
+        raise Invalid("message-too-large", type=it.type, bytes=len(body), most=LARGEST_BODY_BYTES)
     return (
         it.id,
         it.topic,
@@ -94,7 +105,7 @@ def _row(said: Said) -> tuple[object, ...]:
         it.correlation_id,
         it.causation_id,
         it.traceparent,
-        said.message.encode(),
+        body,
         said.message.topic.local,
     )
 

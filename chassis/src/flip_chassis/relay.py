@@ -1,19 +1,21 @@
 # pyright: reportMissingTypeStubs=false
 """Nothing committed is lost: the relay hands every row of the event log to Kafka, in the order of each stream.
 
-One leader a database (an advisory lock). The cursor walks windows of finished transactions. A window is [low, high):
-`high` is `pg_snapshot_xmin` at the moment the window opens, so every transaction below it has ended and its rows are
-visible; within the window rows go by position. A cursor on the position alone would skip rows that commit late; one
-on (transaction, position) could turn two rows of one stream round when the later writer got its transaction id first.
+One leader a database (an advisory lock). The cursor walks windows: the rows that the snapshot `high`, taken when the
+window opens, shows and the snapshot before it, `low`, doesn't; within a window rows go by position. Every row is in
+exactly one window, however late it commits. A cursor on the position alone would skip rows that commit late; one on
+transaction ids could turn two rows of one stream round when the later writer got its transaction id first.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from aiokafka.errors import KafkaError
 
+from flip_chassis import crash
 from flip_chassis.background import background
 from flip_chassis.bus import Bus, Producer
 from flip_chassis.database import UNREACHABLE, Connection, Row, connect
@@ -30,19 +32,21 @@ _LEAD = "SELECT pg_advisory_lock(hashtextextended('flip.relay', 0))"
 _TAKE_OVER = "UPDATE relay_cursor SET epoch = epoch + 1 RETURNING epoch"
 _READ = """
 SELECT e.* FROM event_log e, relay_cursor c
-WHERE e.pos > c.pos AND e.pos <= c.last AND e.xid >= c.low AND e.xid < c.high
+WHERE e.pos > c.pos AND e.pos <= c.last
+AND pg_visible_in_snapshot(e.xid, c.high) AND NOT pg_visible_in_snapshot(e.xid, c.low)
 ORDER BY e.pos LIMIT $1
 """
 _MOVE = "UPDATE relay_cursor SET pos = $1 WHERE epoch = $2"
 _OPEN_WINDOW = """
-WITH horizon AS (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS high),
+WITH now AS (SELECT pg_current_snapshot() AS high),
 found AS (
-    SELECT min(e.pos) AS first, max(e.pos) AS last FROM event_log e, relay_cursor c, horizon h
-    WHERE e.xid >= c.high AND e.xid < h.high
+    SELECT min(e.pos) AS first, max(e.pos) AS last FROM event_log e, relay_cursor c, now n
+    WHERE e.xid >= pg_snapshot_xmin(c.high)
+    AND pg_visible_in_snapshot(e.xid, n.high) AND NOT pg_visible_in_snapshot(e.xid, c.high)
 )
 UPDATE relay_cursor
-SET low = relay_cursor.high, high = h.high, pos = coalesce(f.first - 1, 0), last = coalesce(f.last, 0)
-FROM horizon h, found f WHERE epoch = $1 RETURNING f.last IS NOT NULL AS found
+SET low = relay_cursor.high, high = n.high, pos = coalesce(f.first - 1, 0), last = coalesce(f.last, 0)
+FROM now n, found f WHERE epoch = $1 RETURNING f.last IS NOT NULL AS found
 """
 
 
@@ -57,6 +61,12 @@ class Relay:
     settings: Settings
     bus: Bus
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    came_through: float | None = None
+    """When the relay last handed on all that it saw, or a batch of it, on the monotonic clock; none on standby."""
+
+    def horizon_age_s(self) -> float:
+        """Seconds since the relay last came through; 0 while another one leads."""
+        return 0.0 if self.came_through is None else time.monotonic() - self.came_through
 
     async def run(self) -> None:
         """Lead, or wait to lead; begin again from the cursor after any fault of Postgres or Kafka."""
@@ -71,10 +81,18 @@ class Relay:
     async def _lead(self, db: Connection) -> None:
         await db.execute(_LEAD)
         epoch: int = await db.fetchval(_TAKE_OVER)
-        async with self.bus.producer() as producer:
-            while True:
-                if not await publish_next(db, producer, self.settings.source, epoch):
-                    await self._rest()
+        crash.point("relay.leading")
+        self.came_through = time.monotonic()
+        try:
+            async with self.bus.producer() as producer:
+                while True:
+                    anything = await publish_next(db, producer, self.settings.source, epoch)
+                    self.came_through = time.monotonic()
+                    if not anything:
+                        await self._rest()
+        except Deposed:
+            self.came_through = None
+            raise
 
     async def _rest(self) -> None:
         self.wake.clear()
@@ -89,9 +107,11 @@ async def publish_next(db: Connection, producer: Producer, source: str, epoch: i
     rows = await db.fetch(_READ, _BATCH)
     if not rows:
         return await _open_window(db, epoch)
+    crash.point("relay.read")
     await _send(producer, [row for row in rows if not row["local"]], source)
     if await db.execute(_MOVE, rows[-1]["pos"], epoch) != "UPDATE 1":
         raise Deposed
+    crash.point("relay.cursor-moved")
     return True
 
 
@@ -99,7 +119,7 @@ async def _open_window(db: Connection, epoch: int) -> bool:
     found = await db.fetchval(_OPEN_WINDOW, epoch)
     if found is None:
         raise Deposed
-    RELAY_HORIZON.set_to_current_time()
+    crash.point("relay.window-opened")
     return found
 
 
@@ -110,7 +130,9 @@ async def _send(producer: Producer, rows: Sequence[Row], source: str) -> None:
         )
         for row in rows
     ]
+    crash.point("relay.sent")
     await asyncio.gather(*acknowledged)
+    crash.point("relay.acknowledged")
     SAID.inc(len(rows))
 
 
@@ -118,5 +140,6 @@ async def _send(producer: Producer, rows: Sequence[Row], source: str) -> None:
 async def relay(settings: Settings, bus: Bus) -> AsyncGenerator[Relay]:
     """Run the relay while the block lasts."""
     it = Relay(settings, bus)
+    RELAY_HORIZON.set_function(it.horizon_age_s)
     async with background(it.run(), "relay"):
         yield it

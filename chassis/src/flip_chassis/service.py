@@ -3,7 +3,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,16 @@ import uvicorn
 import uvloop
 from fastapi import APIRouter, FastAPI
 
+from flip_chassis import operations
 from flip_chassis.access import FetchKeys, SigningKeys, published_at
-from flip_chassis.bus import Bus, bus
+from flip_chassis.bus import STUCK_AFTER_S, Bus, bus
 from flip_chassis.database import UNREACHABLE, Pool, database
 from flip_chassis.handlers import Handler, Handlers
 from flip_chassis.http import Check, Context, http_service
 from flip_chassis.inbox import Inbox, inbox
+from flip_chassis.rebuilds import rebuilder
 from flip_chassis.relay import Relay, relay
+from flip_chassis.replay import CHASSIS_TABLES, Replay
 from flip_chassis.settings import Settings
 from flip_chassis.telemetry import start_telemetry
 from flip_chassis.work import Work, own_work
@@ -44,9 +47,15 @@ class Backbone:
     ) -> FastAPI:
         """The service's app on this backbone. `keys` is for `auth`, which needs nobody to tell it its own."""
         known = SigningKeys(keys or published_at(self.settings.jwks_url))
-        context = Context(self.settings, self.pool, self.handlers, self.relay, known)
+        token_file = self.settings.operator_token_file
+        token = token_file.read_text() if token_file else None
+        context = Context(self.settings, self.pool, self.handlers, self.relay, known, token)
         return http_service(
-            context, *routers, checks={"postgres": self._postgres, "kafka": self._kafka, **(checks or {})}
+            context,
+            *routers,
+            operations.router,
+            checks={"postgres": self._postgres, "kafka": self._kafka, "relay": self._relay, **(checks or {})},
+            figures=self._figures,
         )
 
     @asynccontextmanager
@@ -67,18 +76,36 @@ class Backbone:
 
     async def _kafka(self) -> bool:
         hearing = self.inbox.hearing
-        return self.inbox.stopped is None and (hearing is None or hearing.assigned())
+        if self.inbox.stopped is not None:
+            return False
+        return hearing is None or (hearing.assigned() and hearing.poll_age_s() < STUCK_AFTER_S)
+
+    async def _relay(self) -> bool:
+        return self.relay.horizon_age_s() < STUCK_AFTER_S
+
+    async def _figures(self) -> Mapping[str, float]:
+        hearing = self.inbox.hearing
+        figures = {"relay_horizon_age_s": self.relay.horizon_age_s()}
+        if hearing is not None:
+            figures |= {"poll_age_s": hearing.poll_age_s(), "lag": await hearing.lag()}
+        return figures
 
 
 @asynccontextmanager
-async def backbone(settings: Settings, migrations: Path, handlers: Iterable[Handler]) -> AsyncGenerator[Backbone]:
-    """Database, relay and inbox, in the order in which they start and, backwards, stop."""
+async def backbone(
+    settings: Settings, migrations: Path, handlers: Iterable[Handler], projected: Iterable[str] = ()
+) -> AsyncGenerator[Backbone]:
+    """Database, relay and inbox, in the order in which they start and, backwards, stop.
+
+    `projected` names the tables that the service's projections fill, and nothing else: what a replay makes again.
+    """
     known = Handlers(settings, handlers)
     way = bus(settings)
     async with (
         database(settings, migrations) as pool,
         relay(settings, way) as said,
         inbox(settings, pool, way, known, said) as heard,
+        rebuilder(Replay(settings, way, known, (*CHASSIS_TABLES, *projected))),
     ):
         yield Backbone(settings, pool, way, said, heard, known)
 

@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     """The consumer group, where it is not the principal's usual one."""
     jwks_url: str = ""
     """Where `auth` publishes its signing keys; only services with users' routes need it."""
+    operator_token_file: Path | None = None
+    """At a Trust: the file with the token of the Trust's operator. Without it nobody may operate the process."""
     trust: TrustCode | None = None
     """The Trust that this process belongs to; none at the hub."""
     trusts: frozenset[TrustCode] = frozenset()

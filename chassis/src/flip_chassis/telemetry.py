@@ -20,7 +20,10 @@ SAID = Counter("flip_events_said_total", "Messages that the relay handed to Kafk
 HANDLED = Counter("flip_events_handled_total", "Messages that took effect here", ["type"])
 REPEATED = Counter("flip_events_repeated_total", "Messages that came again and changed nothing")
 PARKED = Gauge("flip_events_parked", "Messages that wait, because one of their key failed", ["kind"])
-RELAY_HORIZON = Gauge("flip_relay_horizon_age_seconds", "How long ago the relay last moved its horizon")
+RELAY_HORIZON = Gauge("flip_relay_horizon_age_seconds", "How long ago the relay last opened a window; 0 on standby")
+POLL_AGE = Gauge("flip_poll_age_seconds", "How long ago the broker last answered a fetch")
+LAG = Gauge("flip_lag_records", "Records on the assigned partitions that were not polled yet")
+HEARING_STARTED_ANEW = Counter("flip_hearing_started_anew_total", "How often a stuck consumer was started anew")
 REQUESTS = Histogram("flip_http_request_seconds", "HTTP requests", ["method", "route", "status"])
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()

@@ -45,6 +45,16 @@ class Work:
         self._settings = settings
         self._project = project
 
+    @property
+    def source(self) -> str:
+        """The process that works, as the CloudEvents source of what it says."""
+        return self._settings.source
+
+    @property
+    def at_trust(self) -> bool:
+        """Whether it belongs to a Trust."""
+        return self._settings.trust is not None
+
     @asynccontextmanager
     async def on(self, aggregate: Aggregate[S], key: object) -> AsyncGenerator[Recorder[S]]:
         """The aggregate's state and a place to record events; kept when the block ends, dropped when it raises."""

@@ -160,6 +160,11 @@ class Layout:
         """The Ed25519 key with which `auth` signs access tokens."""
         return self.pki / "auth-signing-key.pem"
 
+    @property
+    def ledger_key(self) -> Path:
+        """The Ed25519 key with which `audit` signs checkpoints and exports."""
+        return self.pki / "ledger-signing-key.pem"
+
     def log(self, part: str) -> Path:
         """What `part` has written since the stack was started."""
         return self.logs / f"{part}.log"

@@ -48,7 +48,8 @@ def create(layout: Layout) -> None:
         hosts = LOCAL_NAMES if principal == BROKER else ()
         _issue(layout.certificate(principal), _subject(name, kind), hosts, authority, ca_key)
     _issue(layout.certificate(GATEWAY), _subject("localhost", "gateway"), LOCAL_NAMES, authority, ca_key)
-    write_private(layout.signing_key, _pem_key(ed25519.Ed25519PrivateKey.generate()))
+    for signing_key in (layout.signing_key, layout.ledger_key):
+        write_private(signing_key, _pem_key(ed25519.Ed25519PrivateKey.generate()))
 
 
 def _issue(

@@ -47,7 +47,7 @@ def _hub_services(layout: Layout) -> list[Part]:
         "imaging": (as_hub, ()),
         "files": ({**hub, **_object_store(layout), **_scanner(layout)}, ("s3", "clamd")),
         "scheduler": (hub, ()),
-        "audit": (hub, ()),
+        "audit": ({**hub, **_object_store(layout), **_ledger(layout)}, ("s3",)),
     }
     services = [_service(layout, name, HUB, name, *of) for name, of in own.items()]
     for net in layout.nets:
@@ -57,7 +57,11 @@ def _hub_services(layout: Layout) -> list[Part]:
 
 
 def _trust_services(layout: Layout, trust: str) -> list[Part]:
-    at_trust = {"FLIP_TRUST": trust, "FLIP_DATA": str(layout.data(trust))}
+    at_trust = {
+        "FLIP_TRUST": trust,
+        "FLIP_DATA": str(layout.data(trust)),
+        "FLIP_OPERATOR_TOKEN_FILE": str(Credentials(layout).operator_token_file(trust)),
+    }
     cohort = {**at_trust, "FLIP_ROLE": "trust", "FLIP_OMOP": Cluster.of(layout, trust).dsn(OMOP, OMOP_READER)}
     imaging = {**at_trust, "FLIP_ROLE": "trust", **_frozen_cohort(layout, trust), **_images(layout, trust)}
     pacs = (f"pacs-{trust}", f"archive-{trust}")
@@ -122,6 +126,10 @@ def _object_store(layout: Layout) -> Environment:
     }
 
 
+def _ledger(layout: Layout) -> Environment:
+    return {"FLIP_S3_BUCKET": s3.LEDGER_BUCKET, "FLIP_SIGNING_KEY": str(layout.ledger_key)}
+
+
 def _scanner(layout: Layout) -> Environment:
     return {"FLIP_CLAMD_HOST": "127.0.0.1", "FLIP_CLAMD_PORT": str(layout.port("clamd"))}
 
@@ -146,7 +154,6 @@ def _images(layout: Layout, trust: str) -> Environment:
         "FLIP_ARCHIVE_USER": archive_user,
         "FLIP_ARCHIVE_PASSWORD": archive_password,
         "FLIP_PSEUDONYM_KEY_FILE": str(credentials.pseudonym_key_file(trust)),
-        "FLIP_OPERATOR_TOKEN_FILE": str(credentials.operator_token_file(trust)),
     }
 
 

@@ -187,6 +187,20 @@ class Kafka:
         self._copies += [copy.name for copy in copies.values()]
         return {name: copy.name for name, copy in copies.items()}
 
+    def allow_records_of(self, topic: str, size_bytes: int) -> None:
+        """Let a topic take larger records than the broker usually does."""
+        from confluent_kafka.admin import (
+            AlterConfigOpType,  # pyright: ignore[reportPrivateImportUsage]
+            ConfigEntry,  # pyright: ignore[reportPrivateImportUsage]
+            ConfigResource,  # pyright: ignore[reportPrivateImportUsage]
+            ResourceType,  # pyright: ignore[reportPrivateImportUsage]
+        )
+
+        largest = ConfigEntry("max.message.bytes", str(size_bytes), incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[largest])
+        for altered in self.admin.incremental_alter_configs([resource]).values():
+            altered.result()
+
     def remove_copies(self) -> None:
         """Delete what `fresh_topics` has made."""
         from flip_local.parts.topics import remove

@@ -20,6 +20,7 @@ from flip_auth.settings import AuthSettings
 from flip_auth.tokens import SigningKey
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+PROJECTED = ("person",)
 
 
 async def make_first_admin(stands: Backbone, settings: AuthSettings, passwords: Passwords) -> None:
@@ -49,7 +50,7 @@ async def service(settings: AuthSettings) -> AsyncGenerator[FastAPI]:
     async def own_keys() -> Mapping[str, Any]:
         return key.jwks()
 
-    async with backbone(settings, MIGRATIONS, consumers.handlers) as stands:
+    async with backbone(settings, MIGRATIONS, consumers.handlers, PROJECTED) as stands:
         await make_first_admin(stands, settings, passwords)
         postman = Postman(stands.pool, settings)
         async with background(postman.run(), "postman"):

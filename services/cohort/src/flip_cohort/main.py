@@ -15,19 +15,21 @@ from flip_cohort.runner import Runner
 from flip_cohort.settings import HubSettings, TrustSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+PROJECTED_AT_HUB = ("query_version", "query_answer", "staged_query", "cohort")
+PROJECTED_AT_TRUST = ("query",)
 
 
 @asynccontextmanager
 async def hub(settings: HubSettings) -> AsyncGenerator[FastAPI]:
     """Everything the service is made of at the hub."""
-    async with backbone(settings, MIGRATIONS / "hub", hub_consumers.handlers) as stands:
+    async with backbone(settings, MIGRATIONS / "hub", hub_consumers.handlers, PROJECTED_AT_HUB) as stands:
         yield stands.http(api.router)
 
 
 @asynccontextmanager
 async def trust(settings: TrustSettings) -> AsyncGenerator[FastAPI]:
     """Everything the service is made of at a Trust."""
-    async with backbone(settings, MIGRATIONS / "trust", trust_consumers.handlers) as stands:
+    async with backbone(settings, MIGRATIONS / "trust", trust_consumers.handlers, PROJECTED_AT_TRUST) as stands:
         async with stands.pool.acquire() as db:
             secret = await trust_store.disclosure_secret(db)
         rules = Rules(secret, settings.disclosure_threshold, settings.disclosure_rounding)

@@ -8,9 +8,13 @@ from flip_contracts.cohort import FreezeCohort, RunCohortQuery, TrustAnsweredQue
 from flip_cohort import trust_store
 
 
+@projection
+async def remember_query(command: RunCohortQuery, db: Connection) -> None:
+    await trust_store.save_query(db, command)
+
+
 @reaction
 async def take_query(command: RunCohortQuery, db: Connection, said: Envelope) -> None:
-    await trust_store.take_query(db, command)
     await trust_store.add_job(db, "answer", command, command.deadline, said)
 
 
@@ -24,4 +28,4 @@ async def remember_outcome(report: TrustAnsweredQuery, db: Connection) -> None:
     await trust_store.save_outcome(db, report.project_id, report.query_version, report.outcome)
 
 
-handlers = (take_query, take_freeze, remember_outcome)
+handlers = (remember_query, take_query, take_freeze, remember_outcome)

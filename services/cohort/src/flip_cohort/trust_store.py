@@ -53,7 +53,7 @@ class Frozen:
 # --- queries and jobs -------------------------------------------------------------------------------------------------
 
 
-async def take_query(db: Connection, command: RunCohortQuery) -> None:
+async def save_query(db: Connection, command: RunCohortQuery) -> None:
     await db.execute(
         "INSERT INTO query (project_id, version, digest, sql, imaging) VALUES ($1, $2, $3, $4, $5)"
         " ON CONFLICT DO NOTHING",

@@ -15,6 +15,7 @@ from flip_files.scanner import Scanner
 from flip_files.settings import FilesSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+PROJECTED = ("result",)
 
 
 @asynccontextmanager
@@ -23,7 +24,7 @@ async def service(settings: FilesSettings) -> AsyncGenerator[FastAPI]:
     objects = Objects(settings)
     clamd = Clamd(settings.clamd_host, settings.clamd_port)
     async with (
-        backbone(settings, MIGRATIONS, consumers.handlers) as stands,
+        backbone(settings, MIGRATIONS, consumers.handlers, PROJECTED) as stands,
         background(Scanner(stands, objects, clamd).run(), "scanner"),
     ):
         app = stands.http(api.router)

@@ -23,12 +23,14 @@ from flip_imaging.trust import TrustSide
 from flip_imaging.workshop import workshop
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+PROJECTED_AT_HUB = ("trust_imaging",)
+PROJECTED_AT_TRUST = ("imaging_project", "study")
 
 
 @asynccontextmanager
 async def hub(settings: ImagingSettings) -> AsyncGenerator[FastAPI]:
     """The hub's role: asks each Trust for its images, and knows how far it has come."""
-    async with backbone(settings, MIGRATIONS / "hub", hub_handlers) as stands:
+    async with backbone(settings, MIGRATIONS / "hub", hub_handlers, PROJECTED_AT_HUB) as stands:
         yield stands.http(api.router)
 
 
@@ -40,7 +42,7 @@ async def trust(settings: TrustImagingSettings) -> AsyncGenerator[FastAPI]:
     cohort = FrozenCohort(settings.frozen_cohort.get_secret_value())
     handlers = trust_handlers(cohort, trust_key, settings.disclosure_threshold)
     with workshop(settings.imports_at_once, settings.transfer_s) as shop:
-        async with backbone(settings, MIGRATIONS / "trust", handlers) as stands:
+        async with backbone(settings, MIGRATIONS / "trust", handlers, PROJECTED_AT_TRUST) as stands:
             side = TrustSide(
                 stands,
                 settings,
@@ -51,7 +53,6 @@ async def trust(settings: TrustImagingSettings) -> AsyncGenerator[FastAPI]:
                 workshop=shop,
                 folders=Folders(settings.data),
                 trust_key=trust_key,
-                operator_token=settings.operator_token_file.read_text(),
             )
             app = stands.http(operator_api.router)
             app.state.side = side

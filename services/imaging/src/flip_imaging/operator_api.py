@@ -1,7 +1,6 @@
 """The routes of a Trust's operator, on the Trust's own network: studies by name, labels, retries, the stop switch."""
 
 import asyncio
-import hmac
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -9,10 +8,9 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from flip_chassis.database import Connection, Row
-from flip_chassis.http import Reading, WorkOfRequest
-from flip_chassis.refusal import Invalid, NotFound, Unauthenticated, require
+from flip_chassis.http import OPERATOR_ONLY, Reading, WorkOfRequest
+from flip_chassis.refusal import Invalid, NotFound, require
 from flip_contracts.base import ProjectId
 from flip_contracts.imaging import StudyCounts
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -58,9 +56,6 @@ class Pulling(BaseModel):
     allowed: bool
 
 
-_bearer = HTTPBearer(auto_error=False)
-
-
 def _side(request: Request) -> TrustSide:
     return request.app.state.side
 
@@ -69,16 +64,7 @@ Side = Annotated[TrustSide, Depends(_side)]
 """The Trust's role that the routes work on."""
 
 
-async def only_operator(
-    request: Request, side: Side, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> None:
-    """Admit whoever knows the Trust's operator token."""
-    if sent is None or not hmac.compare_digest(sent.credentials.encode(), side.operator_token.encode()):
-        raise Unauthenticated("token-not-valid", "Send the operator's token of this Trust.")
-    request.state.actor = f"operator:{side.settings.trust}"
-
-
-router = APIRouter(prefix="/trust", dependencies=[Depends(only_operator)])
+router = APIRouter(prefix="/trust", dependencies=[OPERATOR_ONLY])
 
 
 @router.get("/projects")

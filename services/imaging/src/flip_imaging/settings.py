@@ -31,7 +31,6 @@ class TrustImagingSettings(Settings):
     """DSN of a role that may read the view `frozen.cohort_member` of the Trust's cohort service, and nothing else."""
     pseudonym_key_file: Path
     """The Trust's secret from which each project's key is derived; at least 32 bytes."""
-    operator_token_file: Path
     pacs_url: str
     """The PACS's DICOMweb root."""
     pacs_user: str

@@ -27,7 +27,6 @@ class TrustSide:
     workshop: Workshop
     folders: Folders
     trust_key: bytes
-    operator_token: str
 
     @property
     def policy(self) -> Policy:

@@ -11,12 +11,13 @@ from flip_projects import api, consumers
 from flip_projects.settings import ProjectsSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+PROJECTED = ("project", "model", "saved_query", "query_answer", "trust_images", "trained_model")
 
 
 @asynccontextmanager
 async def service(settings: ProjectsSettings) -> AsyncGenerator[FastAPI]:
     """Everything the service is made of."""
-    async with backbone(settings, MIGRATIONS, consumers.handlers) as stands:
+    async with backbone(settings, MIGRATIONS, consumers.handlers, PROJECTED) as stands:
         yield stands.http(api.projects, api.models)
 
 

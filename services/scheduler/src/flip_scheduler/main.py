@@ -14,13 +14,14 @@ from flip_scheduler.live import LiveFeed
 from flip_scheduler.settings import SchedulerSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+PROJECTED = ("known_model", "enrichment", "images", "run", "run_news", "run_metric")
 
 
 @asynccontextmanager
 async def service(settings: SchedulerSettings) -> AsyncGenerator[FastAPI]:
     """Everything the service is made of."""
     dispatcher = Dispatcher(settings)
-    async with backbone(settings, MIGRATIONS, consumers.handlers(dispatcher)) as stands:
+    async with backbone(settings, MIGRATIONS, consumers.handlers(dispatcher), PROJECTED) as stands:
         feed = LiveFeed(stands.pool)
         async with (
             background(watch_leases(stands, dispatcher), "leases"),

@@ -293,9 +293,9 @@ async def expect_rounds(db: Connection, run_id: RunId, attempt: int, rounds: int
 
 async def keep_round(db: Connection, event: RoundComplete) -> bool:
     """The last completed round; answers whether the round belongs to the run's present attempt."""
-    done = await db.execute(
+    kept: bool | None = await db.fetchval(
         "UPDATE run SET rounds = $4, rounds_done = $5, checkpoint = $6"
-        " WHERE run_id = $1 AND attempt = $2 AND fencing = $3",
+        " WHERE run_id = $1 AND attempt = $2 AND fencing = $3 RETURNING true",
         event.run_id,
         event.attempt,
         event.fencing,
@@ -303,7 +303,7 @@ async def keep_round(db: Connection, event: RoundComplete) -> bool:
         event.checkpoint.round + 1,
         event.checkpoint.model_dump(mode="json"),
     )
-    return done == "UPDATE 1"
+    return kept is not None
 
 
 async def keep_metric(db: Connection, event: MetricReported, said: Envelope) -> None:

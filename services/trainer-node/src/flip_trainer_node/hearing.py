@@ -1,5 +1,6 @@
 """What a net's controller hears at the hub, and the projections of what it keeps to itself."""
 
+from flip_chassis.access import user_handlers
 from flip_chassis.database import Connection
 from flip_chassis.handlers import Handler, projection, reaction, trust_of
 from flip_chassis.work import Work
@@ -134,7 +135,7 @@ def handlers(net: NetName) -> tuple[Handler, ...]:
         if event.net == net:
             await _lose_worker(work, trust_of(said))
 
-    return (*projections, *reactions, reaction(take_run), reaction(note_new_worker))
+    return (*user_handlers, *projections, *reactions, reaction(take_run), reaction(note_new_worker))
 
 
 async def _take(work: Work, event: RunAssigned) -> None:

@@ -17,6 +17,7 @@ from flip_trainer_node.settings import ControllerSettings, Role, WorkerSettings
 from flip_trainer_node.worker import Worker
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+PROJECTED = ("attempt",)
 
 
 @asynccontextmanager
@@ -38,7 +39,7 @@ async def controller(settings: ControllerSettings) -> AsyncGenerator[FastAPI]:
         environment(),
         logs / "driver.log",
     )
-    async with backbone(settings, MIGRATIONS / "controller", hearing.handlers(settings.net)) as stands:
+    async with backbone(settings, MIGRATIONS / "controller", hearing.handlers(settings.net), PROJECTED) as stands:
         net = Controller(settings, stands, driver, Objects(settings))
         async with (
             driver,

@@ -49,11 +49,17 @@ async def move_on(db: Connection, attempt_id: str, before: str, after: str) -> N
 
 async def set_told(db: Connection, attempt_id: str, number: int) -> None:
     """Everything of the run's folder up to this number was told."""
-    await db.execute("UPDATE attempt SET told = greatest(told, $2) WHERE attempt_id = $1", attempt_id, number)
+    await db.execute(
+        "INSERT INTO telling (attempt_id, told) VALUES ($1, $2)"
+        " ON CONFLICT (attempt_id) DO UPDATE SET told = greatest(telling.told, excluded.told)",
+        attempt_id,
+        number,
+    )
 
 
 async def told(db: Connection, attempt_id: str) -> int:
-    return await db.fetchval("SELECT told FROM attempt WHERE attempt_id = $1", attempt_id)
+    """How far the run's folder was told, 0 at first."""
+    return await db.fetchval("SELECT told FROM telling WHERE attempt_id = $1", attempt_id) or 0
 
 
 async def open_attempt(db: Connection) -> Row | None:
@@ -73,20 +79,20 @@ async def last_fencing(db: Connection) -> int:
 
 async def forget(db: Connection, run_id: RunId) -> None:
     """The run has ended for good."""
-    await db.execute("UPDATE attempt SET forget = true WHERE run_id = $1", run_id)
+    await db.execute("INSERT INTO ended_run (run_id) VALUES ($1) ON CONFLICT DO NOTHING", run_id)
 
 
 async def to_forget(db: Connection) -> list[RunId]:
     """The runs whose folders may go: they have ended for good, here too."""
     rows = await db.fetch(
-        "SELECT run_id FROM attempt GROUP BY run_id"
-        " HAVING bool_and(forget) AND bool_and(status = 'closed') AND NOT bool_and(forgotten)"
+        "SELECT run_id FROM ended_run e WHERE NOT forgotten"
+        " AND NOT EXISTS (SELECT FROM attempt a WHERE a.run_id = e.run_id AND a.status <> 'closed')"
     )
     return [row["run_id"] for row in rows]
 
 
 async def set_forgotten(db: Connection, run_id: RunId) -> None:
-    await db.execute("UPDATE attempt SET forgotten = true WHERE run_id = $1", run_id)
+    await db.execute("UPDATE ended_run SET forgotten = true WHERE run_id = $1", run_id)
 
 
 # --- the worker's tasks -------------------------------------------------------------------------------------------

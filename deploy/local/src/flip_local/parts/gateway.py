@@ -111,8 +111,7 @@ def configuration(layout: Layout) -> str:
         certificate=layout.certificate(pki.GATEWAY),
         upstreams="".join(_upstream(name, layout.port(name)) for name in (*HUB_SERVICES, *layout.nets)),
         routes="".join(
-            [_route(name, f"/api/{name}") for name in HUB_SERVICES]
-            + [_route(net, f"/api/trainer-node/{net}") for net in layout.nets]
+            [_route(name, f"/api/{name}") for name in HUB_SERVICES] + [_route_to_net(net) for net in layout.nets]
         ),
         problems="".join(_problem(status) for status in _PROBLEMS),
     )
@@ -126,6 +125,10 @@ def _route(upstream: str, path: str) -> str:
     size = _UPLOADS.get(upstream)
     upload = f"client_max_body_size {size}; proxy_request_buffering off; " if size else ""
     return f"    location {path} {{ {upload}proxy_pass http://{upstream}; }}\n"
+
+
+def _route_to_net(net: str) -> str:
+    return f"    location /api/trainer-node/{net}/ {{ proxy_pass http://{net}/api/trainer-node/; }}\n"
 
 
 def _problem(status: int) -> str:

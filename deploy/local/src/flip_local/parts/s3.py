@@ -1,4 +1,4 @@
-"""The object store: versitygw, an S3 server over a folder, with one bucket."""
+"""The object store: versitygw, an S3 server over a folder, with two buckets."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from flip_local.part import HttpProbe, Part
 MODULE = "github.com/versity/versitygw/cmd/versitygw"
 VERSION = "v1.8.0"
 BUCKET = "flip"
-"""The store's one bucket: a folder of its posix backend, made before the server starts."""
+"""What runs leave behind. A bucket is a folder of the posix backend, made before the server starts."""
+LEDGER_BUCKET = "flip-ledger"
+"""The ledger's signed checkpoints."""
 
 REGION = "us-east-1"
 
 
 def parts(layout: Layout) -> list[Part]:
-    """The S3 server; its bucket is there from the start."""
+    """The S3 server; its buckets are there from the start."""
     access_key, secret_key = Credentials(layout).s3
     port = layout.port("s3")
     objects = layout.folder(HUB, "s3", "objects")
@@ -33,6 +35,6 @@ def parts(layout: Layout) -> list[Part]:
                 # Browsers upload and download by presigned addresses from the gateway's pages.
                 "VGW_CORS_ALLOW_ORIGIN": layout.gateway_url,
             },
-            folders=(objects / BUCKET,),
+            folders=(objects / BUCKET, objects / LEDGER_BUCKET),
         )
     ]
