@@ -185,6 +185,8 @@ class Replay:
     async def _stage(self, db: Connection, position: Position) -> Position:
         """Lay what is on the broker beyond `position` ready. Bodies are kept only where a projection wants them."""
         topics = self.handlers.heard(self.settings)
+        if not topics:
+            return position
         wanted = frozenset(self.handlers.projected())
         async with self.bus.reading(topics, position) as reading:
             async for records in reading:

@@ -233,10 +233,14 @@ async def client(service: AbstractAsyncContextManager[FastAPI]) -> AsyncGenerato
 
 
 async def routes(http: httpx.AsyncClient, service: str) -> set[str]:
-    """Every route of a service as `GET /users/me`, from its OpenAPI document: what a table of permissions must hold."""
+    """Every route of a service as `GET /users/me`, from its OpenAPI document: what a table of permissions must hold.
+
+    Those under `/operations` are the chassis's own, with one rule for all.
+    """
     document = (await http.get(f"/api/{service}/openapi.json")).raise_for_status().json()
     return {
         f"{method.upper()} {path.removeprefix(f'/api/{service}')}"
         for path, methods in document["paths"].items()
         for method in methods
+        if not path.startswith(f"/api/{service}/operations/")
     }

@@ -6,7 +6,6 @@ from flip_chassis.handlers import projection
 from flip_contracts.auth import (
     LoginSucceeded,
     RoleChanged,
-    SessionEnded,
     UserActivated,
     UserDisabled,
     UserEnabled,
@@ -47,11 +46,6 @@ async def note_login(event: LoginSucceeded, db: Connection, said: Envelope) -> N
     await store.keep_login(db, event.user_id, said.time)
 
 
-@projection
-async def note_end_of_session(event: SessionEnded, db: Connection) -> None:
-    await store.forget_session(db, event.session_id)
-
-
 handlers = (
     *user_handlers,
     note_invited,
@@ -60,5 +54,4 @@ handlers = (
     note_enabled,
     note_role,
     note_login,
-    note_end_of_session,
 )

@@ -177,6 +177,7 @@ class Door:
         now = datetime.now(UTC)
         async with self.context.pool.acquire() as db, db.transaction():
             await store.forget_tries(db, now - domain.FORGET_TRIES)
+            await store.forget_ended_sessions(db, now)
             tries = await store.count_try(db, who, now)
             if tries is None:
                 wait_s = max(1, round((await store.paused_until(db, who) - now).total_seconds() + 0.5))

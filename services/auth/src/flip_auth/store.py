@@ -139,7 +139,8 @@ async def presented(db: Connection, kept: bytes) -> Presented | None:
     """What a refresh token stands for; its session is locked until the transaction ends."""
     session = await db.fetchrow(
         "SELECT user_id, session_id, expires_at FROM session"
-        " WHERE session_id = (SELECT session_id FROM refresh_token WHERE token_hash = $1) FOR UPDATE",
+        " WHERE session_id = (SELECT session_id FROM refresh_token WHERE token_hash = $1)"
+        " AND NOT EXISTS (SELECT FROM ended_session e WHERE e.session_id = session.session_id) FOR UPDATE",
         kept,
     )
     if session is None:
@@ -154,9 +155,13 @@ async def use_refresh_token(db: Connection, kept: bytes) -> None:
     await db.execute("UPDATE refresh_token SET used = true WHERE token_hash = $1", kept)
 
 
-async def forget_session(db: Connection, session_id: SessionId) -> None:
-    """Nothing refreshes the session any more."""
-    await db.execute("DELETE FROM session WHERE session_id = $1", session_id)
+async def forget_ended_sessions(db: Connection, now: datetime) -> None:
+    """Sessions that nothing can refresh any more, and their tokens, needn't be kept."""
+    await db.execute(
+        "DELETE FROM session s WHERE expires_at < $1"
+        " OR EXISTS (SELECT FROM ended_session e WHERE e.session_id = s.session_id)",
+        now,
+    )
 
 
 # --- mail ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,11 @@ from flip_contracts.trainer_node import ResultsCollected
 from flip_files import store
 
 
+@projection
+async def learn_collected(event: ResultsCollected, db: Connection) -> None:
+    await store.keep_bundle(db, event)
+
+
 @reaction
 async def scan_what_was_collected(event: ResultsCollected, work: Work) -> None:
     await store.await_scan(work.db, event)
@@ -26,4 +31,4 @@ async def withhold(event: ResultsRefused, db: Connection, said: Envelope) -> Non
     await store.keep_refused(db, event, said.time)
 
 
-handlers = (*user_handlers, *project_handlers, scan_what_was_collected, offer, withhold)
+handlers = (*user_handlers, *project_handlers, learn_collected, scan_what_was_collected, offer, withhold)

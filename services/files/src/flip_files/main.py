@@ -15,7 +15,7 @@ from flip_files.scanner import Scanner
 from flip_files.settings import FilesSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-PROJECTED = ("result",)
+PROJECTED = ("bundle", "result")
 
 
 @asynccontextmanager

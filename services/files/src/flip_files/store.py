@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from flip_chassis.database import Connection, Row
-from flip_contracts.base import ProjectId, RunId
+from flip_contracts.base import RunId
 from flip_contracts.files import ResultsPublished, ResultsRefused
 from flip_contracts.trainer_node import ResultsCollected
 
@@ -39,29 +39,39 @@ async def scan_done(db: Connection, run_id: RunId) -> None:
     await db.execute("UPDATE scan SET done = true WHERE run_id = $1", run_id)
 
 
+async def keep_bundle(db: Connection, collected: ResultsCollected) -> None:
+    """Where a net put a run's bundle of this digest."""
+    await db.execute(
+        "INSERT INTO bundle (run_id, digest, object) VALUES ($1, $2, $3)"
+        " ON CONFLICT (run_id, digest) DO UPDATE SET object = excluded.object",
+        collected.run_id,
+        collected.digest,
+        collected.object,
+    )
+
+
 async def keep_published(db: Connection, event: ResultsPublished, at: datetime) -> None:
     """What can be downloaded from now on."""
-    await _keep(db, event.run_id, event.project_id, "published", at, event.name, event.digest, event.size_bytes)
+    await db.execute(
+        "INSERT INTO result (run_id, project_id, status, name, digest, size_bytes, at, object)"
+        " SELECT $1, $2, 'published', $3, $4, $5, $6, object FROM bundle WHERE (run_id, digest) = ($1, $4)"
+        " ON CONFLICT (run_id) DO NOTHING",
+        event.run_id,
+        event.project_id,
+        event.name,
+        event.digest,
+        event.size_bytes,
+        at,
+    )
 
 
 async def keep_refused(db: Connection, event: ResultsRefused, at: datetime) -> None:
-    """What is withheld."""
-    await _keep(db, event.run_id, event.project_id, "refused", at, "", "", 0)
-
-
-async def _keep(
-    db: Connection, run_id: RunId, project_id: ProjectId, status: str, at: datetime, name: str, digest: str, size: int
-) -> None:
+    """What is withheld: neither name nor place."""
     await db.execute(
         "INSERT INTO result (run_id, project_id, status, name, digest, size_bytes, at, object)"
-        " SELECT $1, $2, $3, $4, $5, $6, $7, collected ->> 'object' FROM scan WHERE run_id = $1"
-        " ON CONFLICT (run_id) DO NOTHING",
-        run_id,
-        project_id,
-        status,
-        name,
-        digest,
-        size,
+        " VALUES ($1, $2, 'refused', '', '', 0, $3, '') ON CONFLICT (run_id) DO NOTHING",
+        event.run_id,
+        event.project_id,
         at,
     )
 
