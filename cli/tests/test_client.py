@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from flip_client import Hub, Problem, Unreachable
+from flip_client.command import app
 from flip_client.story import told
+from typer.testing import CliRunner, Result
 
 STREAM = "flip.projects.project/7"
 
@@ -155,3 +157,74 @@ def test_an_entry_of_the_ledger_is_one_line_with_who_what_and_the_facts():
     assert line.startswith("2026-01-02T03:04:05.678")
     assert "ProjectApproved" in line
     assert line.endswith("trust=KCH  reason=agreed")
+
+
+# --- operators ------------------------------------------------------------------------------------------------------
+
+
+def flip(script: Scripted, folder: Path, *arguments: str) -> Result:
+    """Run a command as somebody who is logged in."""
+    (folder / "session.json").write_text(json.dumps({"url": script.url, "ca": None, "cookies": {}, "versions": {}}))
+    return CliRunner(env={"FLIP_CONFIG": str(folder), "COLUMNS": "200"}).invoke(app, arguments)
+
+
+def parked(number: int) -> dict[str, Any]:
+    return {"id": number, "kind": "poison", "type": "some.type", "key": "k", "reason": "ValueError", "attempts": 1}
+
+
+def test_what_waits_at_every_service_and_net_of_the_hub_is_one_list(tmp_path: Path):
+    answers = [Answer(body=[])] * 7
+    answers[5] = Answer(body=[parked(17)])  # scheduler's first page, and then its second
+    answers.insert(6, Answer(body=[]))
+    with hub_that_says(LOGGED_IN, Answer(body=[{"net": "net1"}]), *answers, Answer(body=[])) as script:
+        result = flip(script, tmp_path, "events", "parked")
+    assert result.exit_code == 0, result.output
+    assert ("scheduler" in result.output, "17" in result.output, "auth" in result.output) == (True, True, False)
+    asked = [path.partition("?")[0] for _, path, _ in script.requests[2:]]
+    assert asked[0] == "/api/auth/operations/parked"
+    assert asked[-1] == "/api/trainer-node/net1/operations/parked"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        (["17"], "/api/files/operations/parked/17/retry"),
+        (["--topic", "t", "--key", "k"], "/api/files/operations/parked/retry"),
+        (["--type", "some.type"], "/api/files/operations/parked/retry"),
+    ],
+)
+def test_a_record_a_key_or_a_type_is_tried_again(arguments: list[str], path: str, tmp_path: Path):
+    with hub_that_says(LOGGED_IN, Answer(status=202, body={"keys": 1})) as script:
+        result = flip(script, tmp_path, "events", "retry", "files", *arguments)
+    assert result.exit_code == 0, result.output
+    assert script.requests[-1][:2] == ("POST", path)
+
+
+@pytest.mark.parametrize("arguments", [[], ["17", "--type", "x"], ["--topic", "t"], ["--key", "k"]])
+def test_what_to_try_again_must_be_named_in_one_way(arguments: list[str], tmp_path: Path):
+    with hub_that_says(LOGGED_IN) as script:
+        result = flip(script, tmp_path, "events", "retry", "files", *arguments)
+    assert (result.exit_code, len(script.requests)) == (2, 1)
+
+
+@pytest.mark.parametrize(("state", "differing", "code"), [("done", 0, 0), ("done", 2, 1), ("failed", 0, 1)])
+def test_a_rebuild_is_waited_for_and_a_difference_is_a_failure(state: str, differing: int, code: int, tmp_path: Path):
+    over = {"rebuild_id": "r", "state": state, "tables": [{"table": "run", "differing": differing}]}
+    running = {**over, "state": "running"}
+    with hub_that_says(LOGGED_IN, Answer(status=202, body=running), Answer(body=running), Answer(body=over)) as script:
+        result = flip(script, tmp_path, "projections", "rebuild", "scheduler", "--swap")
+    assert result.exit_code == code
+    assert [path for _, path, _ in script.requests[1:]] == [
+        "/api/scheduler/operations/rebuilds",
+        *["/api/scheduler/operations/rebuilds/r"] * 2,
+    ]
+
+
+def test_at_a_trust_the_operators_token_is_sent_to_the_service_inside(tmp_path: Path):
+    token = tmp_path / "token"
+    token.write_text("the-operators-token\n")
+    with hub_that_says(Answer(body=[])) as script:
+        there = ("--trust-url", script.url, "--token-file", str(token))
+        assert flip(script, tmp_path, "events", "parked", "cohort", *there).exit_code == 0
+    assert script.requests[0][2]["authorization"] == "Bearer the-operators-token"
+    assert flip(script, tmp_path, "events", "parked", "cohort", "--trust-url", script.url).exit_code == 2

@@ -14,7 +14,7 @@ from flip_client.problem import Problem, Unreachable
 
 
 class TrustOperator:
-    """The imaging service at a Trust, as its operator."""
+    """A service at a Trust, as its operator."""
 
     def __init__(self, url: str, token: str) -> None:
         self._http = httpx.Client(
@@ -27,7 +27,7 @@ class TrustOperator:
 
     def projects(self) -> Any:
         """The projects at this Trust with the state of their studies."""
-        return self._ask("GET", "/api/imaging/trust/projects")
+        return self.ask("GET", "/api/imaging/trust/projects")
 
     def bring_labels(self, project_id: UUID | str, folder: Path, *, dry_run: bool = False) -> Any:
         """Bring the labels that `manifest.csv` (accession_id, file) in `folder` lists; answers the coverage report."""
@@ -40,9 +40,10 @@ class TrustOperator:
                 if file.name != "manifest.csv"
             )
             path = f"/api/imaging/trust/projects/{project_id}/labels"
-            return self._ask("POST", path, params={"dry_run": str(dry_run).lower()}, files=parts)
+            return self.ask("POST", path, params={"dry_run": str(dry_run).lower()}, files=parts)
 
-    def _ask(self, method: str, path: str, **more: Any) -> Any:
+    def ask(self, method: str, path: str, **more: Any) -> Any:
+        """Ask the service, and have its answer parsed. Raises Problem and Unreachable."""
         try:
             response = self._http.request(method, path, **more)
         except httpx.TransportError as error:
