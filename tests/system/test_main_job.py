@@ -113,7 +113,7 @@ def test_the_main_job_completes_although_every_service_dies_once(stack: Layout, 
 
 @pytest.mark.requirement("BUS-3")
 def test_every_projection_is_made_again_row_for_row_after_the_broker_has_lost_its_disk(stack: Layout, story: Story):
-    before = {entry["number"]: entry for entry in story.ledger()}
+    before = {entry["position"]: entry for entry in story.ledger()}
     broker = ["kafka", "kafka-storage", "topics"]
     control.stop(stack, [*_services(stack), *broker])
     shutil.rmtree(Node.of(stack).folder / "data")
@@ -127,7 +127,7 @@ def test_every_projection_is_made_again_row_for_row_after_the_broker_has_lost_it
         rebuilds = {name: _rebuilt(operations) for name, operations in operators.items()}
     assert {name: _differing(rebuild) for name, rebuild in rebuilds.items() if _differing(rebuild)} == {}
     assert sum(rebuild["events"] for rebuild in rebuilds.values()) > len(before)
-    assert {entry["number"]: entry for entry in story.ledger() if entry["number"] in before} == before
+    assert {entry["position"]: entry for entry in story.ledger() if entry["position"] in before} == before
 
 
 @contextmanager

@@ -56,6 +56,12 @@ UNREACHABLE = (
 _RETRY_S = 0.5
 
 
+_APPEND_ONLY = """
+SELECT DISTINCT tgrelid::regclass::text AS name FROM pg_trigger WHERE tgfoid = 'refuse_change'::regproc
+"""
+"""The tables that a trigger keeps as they are."""
+
+
 def _to_json(value: object) -> str:
     return orjson.dumps(value).decode()
 
@@ -121,8 +127,12 @@ async def _apply(db: Connection, name: str, sql: str, applied: Mapping[str, str]
 
 async def _grant(db: Connection, role: str) -> None:
     quoted = '"' + role.replace('"', '""') + '"'
+    name: str = await db.fetchval("SELECT quote_ident(current_database())")
     await db.execute(
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {quoted};"
         f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {quoted};"
-        f"REVOKE UPDATE, DELETE ON event_log, schema_migration FROM {quoted}"
+        f"GRANT TEMPORARY ON DATABASE {name} TO {quoted};"
+        f"REVOKE UPDATE, DELETE ON schema_migration FROM {quoted}"
     )
+    for row in await db.fetch(_APPEND_ONLY):
+        await db.execute(f"REVOKE UPDATE, DELETE ON {row['name']} FROM {quoted}")

@@ -71,6 +71,8 @@ async def _reading(request: Request) -> AsyncIterator[Connection]:
         yield db
 
 
+KnownContext = Annotated["Context", Depends(_context)]
+"""What the routes of the service stand on."""
 Reading = Annotated[Connection, Depends(_reading, scope="function")]
 """A connection for routes that only look; given back before the answer goes out, which may be a long stream."""
 

@@ -110,9 +110,9 @@ def _read_message(envelope: Envelope, value: bytes | None) -> Said:
     return Said(envelope, message.decode(value))
 
 
-def next_attempt(attempts: int, now: datetime) -> datetime:
-    """When a transient failure is tried again: doubling from 1 s to 5 min."""
-    return now + min(_FIRST_RETRY * 2 ** min(attempts - 1, 16), _LONGEST_RETRY)
+def pause_after(attempts: int) -> timedelta:
+    """How long a transient failure waits, by the database's clock: doubling from 1 s to 5 min."""
+    return min(_FIRST_RETRY * 2 ** min(attempts - 1, 16), _LONGEST_RETRY)
 
 
 @dataclass(slots=True)
@@ -235,10 +235,9 @@ class Inbox:
             log.error("too many failures; the service hears no more", reason=self.stopped)
 
     async def _park(self, db: Connection, parcel: Parcel, kind: Kind, reason: str) -> None:
-        now = datetime.now(UTC)
         await db.execute(
             'INSERT INTO parked (topic, key, partition, "offset", headers, value, kind, reason, attempts, next_attempt,'
-            " event_id, type) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+            " event_id, type) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + $10::interval, $11, $12)",
             parcel.topic,
             parcel.key,
             parcel.partition,
@@ -248,7 +247,7 @@ class Inbox:
             kind,
             reason[:500],
             0 if kind == "behind" else 1,
-            next_attempt(1, now) if kind == "transient" else None,
+            pause_after(1) if kind == "transient" else None,
             parcel.id,
             parcel.envelope.type if parcel.envelope else None,
         )
@@ -337,12 +336,12 @@ async def _keep_parked(db: Connection, row: Row, error: Exception) -> None:
     attempts = row["attempts"] + 1
     again = isinstance(error, _RETRYABLE) and attempts < _ATTEMPTS
     await db.execute(
-        "UPDATE parked SET kind = $2, reason = $3, attempts = $4, next_attempt = $5 WHERE id = $1",
+        "UPDATE parked SET kind = $2, reason = $3, attempts = $4, next_attempt = now() + $5::interval WHERE id = $1",
         row["id"],
         "transient" if again else "poison",
         type(error).__name__,
         attempts,
-        next_attempt(attempts, datetime.now(UTC)) if again else None,
+        pause_after(attempts) if again else None,
     )
 
 

@@ -146,6 +146,21 @@ class Batched:
             await self.db.executemany(self._sql, waiting)
 
 
+@asynccontextmanager
+async def as_it_was(
+    db: Connection, handlers: Handlers, source: str, tables: Iterable[str], rows: Iterable[Row]
+) -> AsyncGenerator[None]:
+    """While the block lasts, `tables` show what these rows of the event log add up to, to this connection alone."""
+    async with db.transaction():
+        for table in (*CHASSIS_TABLES, *tables):
+            await db.execute(f"CREATE TEMP TABLE {table} (LIKE public.{table} INCLUDING ALL) ON COMMIT DROP")
+        await db.execute("SET LOCAL search_path = pg_temp")  # what else there is can't be reached
+        for row in rows:
+            message = REGISTRY[row["type"]].decode(row["payload"])
+            await handlers.replay(Said(envelope_of(row, source), message), db)
+        yield
+
+
 @dataclass(slots=True)
 class Replay:
     """The replay of one service: its handlers, and the tables that its projections fill."""

@@ -3,70 +3,24 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from flip_client.hub import Hub, View
+from flip_client import auditing, operating
+from flip_client.hub import Hub
 from flip_client.problem import Problem, Unreachable
-from flip_client.story import told
+from flip_client.terminal import keep, logged_in, out, show_table, show_view
 from flip_client.trust import TrustOperator
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="FLIP: train on data that never leave the hospitals."
 )
-out = Console()
-
-Json = Annotated[bool, typer.Option("--json", help="Print what the hub answers, as JSON.")]
-
-
-def _kept_in() -> Path:
-    folder = (
-        os.environ.get("FLIP_CONFIG") or Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "flip"
-    )
-    return Path(folder) / "session.json"
-
-
-def _keep(url: str, ca: Path | None, hub: Hub) -> None:
-    file = _kept_in()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch(mode=0o600)
-    file.chmod(0o600)
-    file.write_text(json.dumps({"url": url, "ca": str(ca) if ca else None, **hub.session.kept()}))
-
-
-@contextmanager
-def _hub() -> Generator[Hub]:
-    """The hub as whoever logged in last; what the session learns is kept for the next command."""
-    file = _kept_in()
-    if not file.exists():
-        raise typer.BadParameter("log in first: flip login --url https://...")
-    kept = json.loads(file.read_text())
-    ca = Path(kept["ca"]) if kept["ca"] else None
-    hub = Hub(kept["url"], ca)
-    hub.session.resume(kept)
-    try:
-        yield hub
-    finally:
-        _keep(kept["url"], ca, hub)
-        hub.session.close()
-
-
-def _show(view: Any) -> None:
-    out.print_json(data=view)
-
-
-def _table(rows: Iterable[View], *columns: str) -> None:
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(str(row.get(column, "")) for column in columns))
-    out.print(table)
+app.add_typer(auditing.audit, name="audit")
+app.add_typer(operating.events, name="events")
+app.add_typer(operating.projections, name="projections")
 
 
 @app.command()
@@ -85,91 +39,91 @@ def login(
             raise
         new = typer.prompt("Choose a password of your own", hide_input=True, confirmation_prompt=True)
         hub.first_login(email, password, new)
-    _keep(url, ca, hub)
+    keep(url, ca, hub)
     out.print(f"Logged in as {email}.")
 
 
 @app.command()
 def invite(email: str, role: str) -> None:
     """Invite somebody as viewer, researcher or admin."""
-    with _hub() as hub:
-        _show(hub.invite(email, role))
+    with logged_in() as hub:
+        show_view(hub.invite(email, role))
 
 
 @app.command()
 def projects(keyword: str | None = None, status: str | None = None) -> None:
     """List the projects that you may see."""
-    with _hub() as hub:
-        _show(hub.projects(keyword=keyword, status=status))
+    with logged_in() as hub:
+        show_view(hub.projects(keyword=keyword, status=status))
 
 
 @app.command()
 def create(name: str, description: str, member: Annotated[list[str] | None, typer.Option()] = None) -> None:
     """Make a project."""
-    with _hub() as hub:
-        _show(hub.create_project(name, description, member))
+    with logged_in() as hub:
+        show_view(hub.create_project(name, description, member))
 
 
 @app.command()
 def show(project_id: str) -> None:
     """A project, its images and its runs."""
-    with _hub() as hub:
-        _show({**hub.project(project_id), "images": hub.images(project_id), "runs": hub.runs(project_id)})
+    with logged_in() as hub:
+        show_view({**hub.project(project_id), "images": hub.images(project_id), "runs": hub.runs(project_id)})
 
 
 @app.command()
 def query(project_id: str, file: Path, trust: Annotated[list[str], typer.Option()]) -> None:
     """Save the SQL in FILE as the project's query and send it to these Trusts."""
-    with _hub() as hub:
-        _show(hub.run_query(project_id, file.read_text(), trust))
+    with logged_in() as hub:
+        show_view(hub.run_query(project_id, file.read_text(), trust))
 
 
 @app.command()
 def answers(project_id: str, version: int) -> None:
     """What the Trusts answered to a version of the query."""
-    with _hub() as hub:
-        _show(hub.query(project_id, version))
+    with logged_in() as hub:
+        show_view(hub.query(project_id, version))
 
 
 @app.command()
 def stage(project_id: str, trust: Annotated[list[str], typer.Option()]) -> None:
     """Ask these Trusts for approval."""
-    with _hub() as hub:
-        _show(hub.stage(project_id, trust))
+    with logged_in() as hub:
+        show_view(hub.stage(project_id, trust))
 
 
 @app.command()
 def decide(project_id: str, trust: str, decision: str, reason: str) -> None:
     """Record a Trust's decision: approved, declined or withdrawn."""
-    with _hub() as hub:
-        _show(hub.decide(project_id, trust, decision, reason))
+    with logged_in() as hub:
+        show_view(hub.decide(project_id, trust, decision, reason))
 
 
 @app.command()
 def confirm(project_id: str) -> None:
     """Confirm that the Trusts' labels are in place."""
-    with _hub() as hub:
-        _show(hub.confirm_enrichment(project_id))
+    with logged_in() as hub:
+        show_view(hub.confirm_enrichment(project_id))
 
 
 @app.command()
 def model(project_id: str, name: str, description: str, framework: str = "nvflare", job: str = "nnunet") -> None:
     """Define a model in an approved project."""
-    with _hub() as hub:
-        _show(hub.create_model(project_id, name, description, framework, job))
+    with logged_in() as hub:
+        show_view(hub.create_model(project_id, name, description, framework, job))
 
 
 @app.command()
 def train(model_id: str, payload: Path) -> None:
     """Initiate training with the payload in a JSON file."""
-    with _hub() as hub:
-        _show(hub.initiate_training(model_id, json.loads(payload.read_text())))
+    with logged_in() as hub:
+        show_view(hub.initiate_training(model_id, json.loads(payload.read_text())))
 
 
 @app.command()
 def follow(run_id: str) -> None:
     """What happens in a run, as it happens."""
-    with _hub() as hub:
+    with logged_in() as hub:
         for event in hub.follow_run(run_id):
             out.print(json.dumps(event), highlight=False)
 
@@ -177,41 +131,22 @@ def follow(run_id: str) -> None:
 @app.command()
 def stop(run_id: str) -> None:
     """Stop a run."""
-    with _hub() as hub:
-        _show(hub.stop_run(run_id))
+    with logged_in() as hub:
+        show_view(hub.stop_run(run_id))
 
 
 @app.command()
 def metrics(run_id: str) -> None:
     """A run's metrics per Trust and round."""
-    with _hub() as hub:
-        _table(hub.metrics(run_id), "trust", "round", "name", "value")
+    with logged_in() as hub:
+        show_table(hub.metrics(run_id), "trust", "round", "name", "value")
 
 
 @app.command()
 def download(run_id: str, to: Path = Path()) -> None:
     """Download a run's results."""
-    with _hub() as hub:
+    with logged_in() as hub:
         out.print(str(hub.download_results(run_id, to)))
-
-
-@app.command()
-def audit(
-    project: Annotated[str | None, typer.Option(help="Only this project.")] = None,
-    actor: Annotated[str | None, typer.Option(help="Only what this actor did, such as user:<id>.")] = None,
-    since: Annotated[datetime | None, typer.Option()] = None,
-    until: Annotated[datetime | None, typer.Option()] = None,
-    as_json: Json = False,
-) -> None:
-    """Everything that was said, in order, from the ledger."""
-    terms = {"project_id": project, "actor": actor, "since": _iso(since), "until": _iso(until)}
-    with _hub() as hub:
-        for entry in hub.ledger(**terms):
-            print(json.dumps(entry) if as_json else told(entry))
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return moment.astimezone().isoformat() if moment else None
 
 
 @app.command()
@@ -223,7 +158,7 @@ def labels(
     dry_run: Annotated[bool, typer.Option(help="Only report what would be covered.")] = False,
 ) -> None:
     """As a Trust's operator: bring the labels that FOLDER/manifest.csv lists."""
-    _show(TrustOperator(url, token_file.read_text().strip()).bring_labels(project_id, folder, dry_run=dry_run))
+    show_view(TrustOperator(url, token_file.read_text().strip()).bring_labels(project_id, folder, dry_run=dry_run))
 
 
 def main(command: Callable[[], None] = app) -> None:

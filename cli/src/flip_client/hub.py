@@ -1,6 +1,7 @@
 """A FLIP hub as a Python object: one method a thing that a person can do."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -128,6 +129,10 @@ class Hub:
         """Download a run's results as one zip."""
         return self.session.download(f"/api/files/results/{run_id}/download", to)
 
+    def project_at(self, project_id: Id, moment: datetime) -> View:
+        """A project and its models as they stood at a moment."""
+        return self.session.get(f"/api/projects/{project_id}/at/{moment.astimezone().isoformat()}")
+
     # --- the ledger -----------------------------------------------------------------------------------------------
 
     def ledger(self, **terms: Any) -> Iterator[View]:
@@ -139,3 +144,11 @@ class Hub:
             after = page["next"]
             if after is None:
                 return
+
+    def export_ledger(self, to: Path, **terms: Any) -> Path:
+        """Copy the ledger, or the entries that fit, into a file; one that was cut short is not left behind."""
+        return self.session.download("/api/audit/export", to, **terms)
+
+    def ledger_keys(self, to: Path) -> Path:
+        """The public keys that sign the ledger, in PEM, into a file."""
+        return self.session.download("/api/audit/keys", to)

@@ -51,7 +51,7 @@ class Session:
 
     def get(self, path: str, **query: Any) -> Any:
         """What a GET answers, parsed. Query terms that are None are left out."""
-        return self.request("GET", path, params={name: value for name, value in query.items() if value is not None})
+        return self.request("GET", path, params=_given(query))
 
     def post(self, path: str, body: Any = None) -> Any:
         """What a POST of this JSON answers, parsed."""
@@ -100,13 +100,23 @@ class Session:
         for stream in list(self._versions)[:-_MOST_VERSIONS]:
             del self._versions[stream]
 
-    def download(self, path: str, to: Path) -> Path:
-        """Stream an answer into a file; into a folder under the name that the hub gives it. Raises Problem."""
-        with self._streaming(path) as response:
+    def download(self, path: str, to: Path, **query: Any) -> Path:
+        """Stream an answer into a file; into a folder under the name that the hub gives it.
+
+        The file is there when it is whole. Raises Problem, and Unreachable where the answer was cut short.
+        """
+        with self._streaming(path, params=_given(query)) as response:
             target = to / _name_of(response) if to.is_dir() else to
-            with target.open("wb") as file:
-                for chunk in response.iter_bytes(1 << 20):
-                    file.write(chunk)
+            part = target.with_name(f".{target.name}.part")
+            try:
+                with part.open("wb") as file:
+                    for chunk in response.iter_bytes(1 << 20):
+                        file.write(chunk)
+                part.replace(target)
+            except httpx.TransportError as error:
+                raise Unreachable(f"the answer was cut short: {type(error).__name__}; ask again") from error
+            finally:
+                part.unlink(missing_ok=True)
         return target
 
     def events(self, path: str, after: int) -> Iterator[dict[str, Any]]:
@@ -130,6 +140,10 @@ class Session:
                 response.read()
                 raise Problem.of(response)
             yield response
+
+
+def _given(query: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value is not None}
 
 
 def _name_of(response: httpx.Response) -> str:

@@ -275,7 +275,7 @@ export interface ParkedDiscardedV1 {
 /** At the hub. */
 export interface ParkedRetriedV1 {
   readonly process: string;
-  readonly scope: "record" | "key" | "type";
+  readonly scope: "record" | "key" | "type" | (string & {});
   readonly subject: string;
   readonly keys: number;
 }
@@ -632,7 +632,7 @@ export interface TrustRegisteredLabelsV1 {
 /** At a Trust. */
 export interface TrustRetriedParkedV1 {
   readonly process: string;
-  readonly scope: "record" | "key" | "type";
+  readonly scope: "record" | "key" | "type" | (string & {});
   readonly subject: string;
   readonly keys: number;
 }

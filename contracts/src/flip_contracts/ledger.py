@@ -1,6 +1,6 @@
 """The form of the ledger: entries in a chain, Merkle trees over them, statements that a key signs. Pure; no I/O.
 
-An entry is one line of JSON without blanks that begins with its position, counted from 1, and the hash of the entry
+An entry is one line of JSON that begins with its position, counted from 1, and the hash of the entry
 before it:
 
     {"position":7,"prev":"<64 hex digits>","actor":"user:...",...}
@@ -15,6 +15,7 @@ form's version, so that no statement can be taken for another kind.
 """
 
 import re
+from binascii import hexlify
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -32,6 +33,7 @@ MOST_LEAVES = 65_536
 """The most entries that one checkpoint covers: what a verifier holds in memory."""
 
 Position = Annotated[int, Field(ge=1)]
+_LINE = re.compile(rb'\{"position":([1-9]\d{0,17}),"prev":"([0-9a-f]{64})",.+\}')
 
 
 class Malformed(ValueError):
@@ -43,11 +45,22 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry: where it stands, its line, the line's hash."""
+    """One entry: where it stands, its line, the line's hash as it was told."""
 
     position: int
     line: bytes
     hash: bytes
+
+    @property
+    def sound(self) -> bool:
+        """Whether the line has the hash that was told."""
+        return hash_of(self.line) == self.hash
+
+    @property
+    def prev(self) -> bytes:
+        """The hash of the entry before, as the line names it."""
+        found = _LINE.fullmatch(self.line)
+        return bytes.fromhex(found[2].decode()) if found else b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +78,7 @@ def hash_of(line: bytes) -> bytes:
 
 def beginning(position: int, prev: bytes) -> bytes:
     """What the line of an entry begins with."""
-    return b'{"position":%d,"prev":"%b",' % (position, prev.hex().encode())
+    return b'{"position":%d,"prev":"%b",' % (position, hexlify(prev))
 
 
 def chained(head: Head, facts: Iterable[bytes]) -> Iterator[Entry]:
@@ -218,7 +231,7 @@ _SIGNED = re.compile(rb'\{"signature":"([0-9a-f]{128})","statement":(\{.*\})\}',
 
 def signed(statement: bytes, signature: bytes) -> bytes:
     """A statement with its signature, as one line of JSON."""
-    return b'{"signature":"%b","statement":%b}' % (signature.hex().encode(), statement)
+    return b'{"signature":"%b","statement":%b}' % (hexlify(signature), statement)
 
 
 def read_signed(line: bytes) -> tuple[bytes, bytes]:
@@ -244,14 +257,78 @@ ENTRIES, SELECTION, CHECKPOINTS, KEYS, README, MANIFEST = (
 
 def shown(entry: Entry) -> bytes:
     """An entry as a line of ENTRIES."""
-    return b'{"hash":"%b","entry":%b}' % (entry.hash.hex().encode(), entry.line)
+    return b'{"hash":"%b","entry":%b}' % (hexlify(entry.hash), entry.line)
 
 
-def shown_with_proof(entry: Entry, after: int, checkpoint: int, path: Iterable[bytes]) -> bytes:
-    """An entry as a line of SELECTION: the position of the entry that stands before it there, the number of the
-    checkpoint that covers it, and its audit path in that checkpoint's tree."""
-    hashes = ",".join(f'"{each.hex()}"' for each in path)
-    return b'{"after":%d,"checkpoint":%d,"path":[%b],%b' % (after, checkpoint, hashes.encode(), shown(entry)[1:])
+_SHOWN = re.compile(rb'\{"hash":"([0-9a-f]{64})","entry":(\{.+\})\}')
+_SHOWN_LINE_AT = len(b'{"hash":"","entry":') + 64
+
+
+def read_shown(line: bytes) -> Entry:
+    """The entry of a line of ENTRIES; whether it is sound is for the caller to ask. Raises Malformed."""
+    found = _SHOWN.fullmatch(line)
+    entry = found and _LINE.fullmatch(found[2])
+    if not found or not entry:
+        raise Malformed("this shows no entry")
+    return Entry(int(entry[1]), found[2], bytes.fromhex(found[1].decode()))
+
+
+def follow(lines: Iterable[bytes], head: Head) -> tuple[list[bytes], bytes | None]:
+    """The hashes of those lines of ENTRIES that are sound and follow `head` and one another; the first that doesn't.
+
+    This is `read_shown` and `Entry.sound` for a million lines: what a line must begin with is made and compared.
+    """
+    hashes: list[bytes] = []
+    position, prev = head.position + 1, hexlify(head.hash)
+    for line in lines:
+        found = sha256(b"\0" + line[_SHOWN_LINE_AT:-1]).digest()
+        named = hexlify(found)
+        begins = b'{"hash":"' + named + b'","entry":{"position":' + b"%d" % position + b',"prev":"' + prev + b'",'
+        if not line.startswith(begins) or not line.endswith(b"}}"):
+            return hashes, line
+        hashes.append(found)
+        position, prev = position + 1, named
+    return hashes, None
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A line of SELECTION: an entry, the position shown before it, and its audit path in a checkpoint's tree."""
+
+    entry: Entry
+    after: int
+    checkpoint: int
+    path: list[bytes]
+
+    def leads_to(self, checkpoint: Checkpoint) -> bool:
+        """Whether the path leads from the entry to the checkpoint's root."""
+        if not checkpoint.first <= self.entry.position <= checkpoint.last:
+            return False
+        index, size = self.entry.position - checkpoint.first, checkpoint.last - checkpoint.first + 1
+        try:
+            return root_by(self.path, hash_of(self.entry.line), index, size).hex() == checkpoint.root
+        except Malformed:
+            return False
+
+
+def proven(it: Proven) -> bytes:
+    """A line of SELECTION."""
+    path = b",".join(b'"%b"' % hexlify(each) for each in it.path)
+    return b'{"after":%d,"checkpoint":%d,"path":[%b],%b' % (it.after, it.checkpoint, path, shown(it.entry)[1:])
+
+
+_PROVEN = re.compile(
+    rb'\{"after":(0|[1-9]\d{0,17}),"checkpoint":([1-9]\d{0,17}),"path":\[((?:"[0-9a-f]{64}"(?:,(?="))?)*)\],(.+)'
+)
+
+
+def read_proven(line: bytes) -> Proven:
+    """The content of a line of SELECTION. Raises Malformed."""
+    found = _PROVEN.fullmatch(line)
+    if found is None:
+        raise Malformed("this proves no entry")
+    path = [bytes.fromhex(each.decode().strip('"')) for each in found[3].split(b",") if each]
+    return Proven(read_shown(b"{" + found[4]), int(found[1]), int(found[2]), path)
 
 
 class PublicKey(BaseModel):

@@ -1,11 +1,11 @@
 """What operators do to a service's record keeping, said by the service itself: at the hub as events, at a Trust as
 reports. `process` is the CloudEvents source of the process concerned, such as `flip/hub/scheduler`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel
 
-from flip_contracts.base import Event, Report, Sha256
+from flip_contracts.base import Event, Open, Report, Sha256
 from flip_contracts.topics import OPERATION, OPERATION_REPORTS
 
 
@@ -13,7 +13,7 @@ class Retried(BaseModel):
     """Parked records were given another try: one record, a key's, or all of a type."""
 
     process: str
-    scope: Literal["record", "key", "type"]
+    scope: Annotated[Literal["record", "key", "type"], Open("record")]
     subject: str
     keys: int
 

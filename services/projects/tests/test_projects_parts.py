@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -353,6 +354,34 @@ async def test_the_timeline_tells_each_step_with_who_and_when(projects: Projects
     assert steps[2]["details"]["trust"] == "KCH"
 
 
+@pytest.mark.requirement("AUD-3")
+async def test_a_project_is_shown_as_it_stood_at_a_moment_of_its_past(projects: Projects, ada: Person):
+    project = await projects.draft(ada)
+    drafted = datetime.now(UTC)
+    await projects.answered(project, KCH="answered")
+    await projects.post(f"/{project}/stage", ada, trusts=["KCH"])
+    staged = datetime.now(UTC)
+    await projects.decided(project, "KCH", "approved")
+    await projects.post(f"/{project}/models", ada, **NNUNET)
+
+    async def then(moment: datetime) -> dict[str, Any]:
+        return (await projects.get(f"/{project}/at/{moment.isoformat()}", ada)).json()
+
+    async def seen(moment: datetime) -> tuple[str, list[str], int]:
+        found = await then(moment)
+        states = [each["state"] for each in found["project"]["decisions"]]
+        return found["project"]["status"], states, len(found["models"])
+
+    assert await seen(drafted) == ("draft", [], 0)
+    assert await seen(staged) == ("staged", ["asked"], 0)
+    assert await seen(datetime.now(UTC)) == ("approved", ["approved"], 1)
+    assert await seen(drafted) == ("draft", [], 0)
+    assert (await then(datetime.now(UTC)))["project"] == (await projects.get(f"/{project}", ada)).json()
+    before = await projects.get(f"/{project}/at/2020-01-01T00:00:00Z", ada)
+    assert code(before) == (404, "project-not-yet")
+    assert (await projects.get(f"/{project}/at/yesterday", ada)).status_code == 422
+
+
 # --- enrichment, models ---------------------------------------------------------------------------------------------
 
 
@@ -471,6 +500,7 @@ MAY: dict[str, set[str]] = {
     "POST /{project_id}/decisions": {"admin"},
     "POST /{project_id}/enrichment": WORKS,
     "GET /{project_id}/timeline": SEES,
+    "GET /{project_id}/at/{moment}": SEES,
     "POST /{project_id}/models": WORKS,
     "GET /{project_id}/models": SEES,
     "GET /{project_id}/models/{model_id}": SEES,
@@ -519,7 +549,7 @@ async def test_every_route_admits_exactly_whom_it_should(projects: Projects):
     forged = Person(owner.user_id, "", People().token(owner.user_id))
     for route, may in MAY.items():
         method, _, path = route.partition(" ")
-        place = path.format(project_id=project, model_id=model)
+        place = path.format(project_id=project, model_id=model, moment=datetime.now(UTC).isoformat())
         for who, person in (people | {"expired": expired, "forged": forged, "nobody": None}).items():
             answer = await projects.ask(method, place, person, BODIES.get(route))
             if who in may:

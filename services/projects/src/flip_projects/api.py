@@ -7,12 +7,22 @@ import orjson
 from fastapi import APIRouter, Depends, Query
 from flip_chassis.access import Actor, KnownProject
 from flip_chassis.database import Connection, Row
-from flip_chassis.http import Admin, AnyUser, Reading, Researcher, SeenProject, WorkedProject, WorkOfRequest
+from flip_chassis.http import (
+    Admin,
+    AnyUser,
+    KnownContext,
+    Reading,
+    Researcher,
+    SeenProject,
+    WorkedProject,
+    WorkOfRequest,
+)
 from flip_chassis.ids import uuid7
 from flip_chassis.refusal import Forbidden, Invalid, NotFound
+from flip_chassis.replay import as_it_was
 from flip_contracts.base import REGISTRY, ModelId, ProjectId, TrustCode, UserId
 from flip_contracts.projects import Framework, Job
-from pydantic import BaseModel, ConfigDict, EmailStr, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, EmailStr, Field, StringConstraints
 
 from flip_projects import domain, store
 
@@ -137,6 +147,27 @@ class ModelView(BaseModel):
     created_at: datetime
     changed_at: datetime
     trained: bool
+
+
+class ModelThen(BaseModel):
+    """A model as it was defined at a moment."""
+
+    model_id: ModelId
+    name: str
+    description: str
+    framework: Framework
+    job: Job
+    created_by: str
+    created_at: datetime
+    changed_at: datetime
+
+
+class ProjectThen(BaseModel):
+    """A project and its models as they stood at a moment."""
+
+    at: datetime
+    project: ProjectView
+    models: list[ModelThen]
 
 
 class Step(BaseModel):
@@ -288,6 +319,26 @@ async def confirm_enrichment(known: WorkedProject, work: WorkOfRequest) -> Proje
 async def look_back(project: SeenProject, db: Reading) -> list[Step]:
     """Each step of the project and of its models, with who and when, oldest first (PROJ-8). For those who see it."""
     return [_step(row) for row in await store.timeline(db, project.project_id)]
+
+
+@projects.get("/{project_id}/at/{moment}")
+async def look_at_moment(
+    project: SeenProject, moment: AwareDatetime, db: Reading, context: KnownContext
+) -> ProjectThen:
+    """The project and its models as they stood at a moment, made again from what had been said by then.
+
+    Whether a model was `trained` is the scheduler's to say, and not known of the past. For those who see the project.
+    """
+    rows = [row for row in await store.timeline(db, project.project_id) if row["time"] <= moment]
+    if not rows:
+        raise NotFound("project-not-yet", "The project did not exist then.", moment=moment)
+    source = context.settings.source
+    async with as_it_was(db, context.handlers, source, ("project", "model", "trained_model"), rows):
+        return ProjectThen(
+            at=moment,
+            project=await _view(db, project.project_id),
+            models=[ModelThen.model_validate(dict(row)) for row in await store.models(db, project.project_id)],
+        )
 
 
 def _step(row: Row) -> Step:

@@ -75,9 +75,9 @@ def _terms(which: Filter) -> tuple[object, ...]:
 
 
 async def timeline(db: Connection, project_id: ProjectId) -> list[Row]:
-    """What was said of the project and of its models, oldest first: type, time, actor and payload."""
+    """What was said of the project and of its models, oldest first, as rows of the event log."""
     return await db.fetch(
-        "SELECT type, time, actor, payload FROM event_log WHERE topic = $1 AND key = $2"
+        "SELECT * FROM event_log WHERE topic = $1 AND key = $2"
         " OR topic = $3 AND key IN (SELECT model_id::text FROM model WHERE project_id = $4) ORDER BY pos",
         PROJECT.name,
         str(project_id),
