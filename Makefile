@@ -82,6 +82,12 @@ test: venv trainer-flare ## every test, on real parts
 	$(FLARE)/bin/pytest -q --timeout=900 fl
 	$(PYTEST) tests deploy services --timeout=2400 -m system
 
+RUNS ?= 100
+.PHONY: chaos
+chaos: venv ## many seeded runs with faults, on real parts: make chaos RUNS=1000
+	$(LOCAL_STACK) install
+	$(BIN)/python -m tests.chaos --runs $(RUNS)
+
 .PHONY: test-fast
 test-fast: venv ## the tests that need no part: under a minute
 	$(PYTEST) contracts chassis services cli deploy tests -m "not parts and not system"
