@@ -99,6 +99,8 @@ lint: venv trainer-flare ## ruff and pyright over everything
 	$(BIN)/pyright
 	$(BIN)/pyright -p fl
 	$(BIN)/flip-contracts check contracts/history
+	$(BIN)/flip-contracts check services/imaging/history flip_imaging.domain
+	$(BIN)/flip-contracts check services/trainer-node/history flip_trainer_node.attempts
 
 .PHONY: generate
 generate: venv ## write what follows from the contracts
