@@ -6,6 +6,7 @@ SHELL := bash
 LOCAL := .local
 VENV := $(LOCAL)/venv
 FLARE := $(LOCAL)/trainer-flare
+BENCH := $(LOCAL)/bench
 BIN := $(VENV)/bin
 PACKAGES := contracts chassis $(sort $(wildcard services/*)) cli deploy/local
 FLARE_PACKAGES := fl/nnunet fl/flare
@@ -35,6 +36,12 @@ $(FLARE)/.ready: requirements/trainer-flare.txt $(FLARE_PACKAGES:%=%/pyproject.t
 	$(LOCAL)/uv/bin/uv pip install -q --python $(FLARE)/bin/python --no-deps --no-build-isolation $(FLARE_PACKAGES:%=-e %)
 	touch $@
 
+$(BENCH)/.ready: requirements/platform.txt requirements/development.txt requirements/bench.txt | $(LOCAL)/uv
+	$(LOCAL)/uv/bin/uv venv -q --allow-existing --python 3.11 $(BENCH)
+	$(LOCAL)/uv/bin/uv pip install -q --python $(BENCH)/bin/python --require-hashes $(addprefix -r requirements/,platform.txt development.txt bench.txt)
+	$(LOCAL)/uv/bin/uv pip install -q --python $(BENCH)/bin/python --no-deps --no-build-isolation $(PACKAGES:%=-e %)
+	touch $@
+
 .PHONY: venv
 venv: $(VENV)/.ready ## the platform's Python environment
 
@@ -45,6 +52,7 @@ trainer-flare: $(FLARE)/.ready ## the NVFLARE trainer's Python environment
 lock: ## pin every requirement set by hash
 	$(COMPILE) $(PACKAGES:%=%/pyproject.toml) --no-emit-package flip-contracts --no-emit-package flip-chassis --no-emit-package flip-client -o requirements/platform.txt
 	$(COMPILE) requirements/development.in -o requirements/development.txt
+	$(COMPILE) requirements/bench.in -o requirements/bench.txt
 	$(COMPILE) $(FLARE_PACKAGES:%=%/pyproject.toml) requirements/trainer-flare.in --no-emit-package flip-nnunet -o requirements/trainer-flare.txt
 	$(COMPILE) fl/nnunet/pyproject.toml requirements/trainer-flower.in --no-emit-package flip-nnunet -o requirements/trainer-flower.txt
 
@@ -91,6 +99,11 @@ chaos: venv ## many seeded runs with faults, on real parts: make chaos RUNS=1000
 .PHONY: test-fast
 test-fast: venv ## the tests that need no part: under a minute
 	$(PYTEST) contracts chassis services cli deploy tests -m "not parts and not system"
+
+.PHONY: bench
+bench: venv $(BENCH)/.ready ## the backbone beside its peers, written to docs/benchmarks.md
+	$(LOCAL_STACK) install
+	$(BENCH)/bin/python -m bench --page docs/benchmarks.md
 
 .PHONY: lint
 lint: venv trainer-flare ## ruff and pyright over everything

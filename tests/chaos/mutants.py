@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaConsumer
-from flip_chassis import bus, inbox, relay
+from flip_chassis import bus, inbox, outgoing, relay
 from flip_chassis.database import Connection
 from flip_chassis.inbox import Inbox, Key, Parcel
 
 Mutant = Literal["cursor-on-position", "cursor-on-transaction", "no-dedupe", "kafka-first", "park-without-key"]
 
 
-async def _publish_by_position(db: Connection, producer: bus.Producer, source: str, epoch: int) -> bool:
+async def _publish_by_position(db: Connection, producer: outgoing.Producer, source: str, epoch: int) -> bool:
     rows = await db.fetch(
         "SELECT e.* FROM event_log e, relay_cursor c WHERE e.pos > c.pos ORDER BY e.pos LIMIT 500",
     )

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
@@ -19,6 +19,7 @@ from faststream.security import BaseSecurity
 
 from flip_chassis import crash
 from flip_chassis.background import background
+from flip_chassis.outgoing import Producer
 from flip_chassis.settings import Settings
 from flip_chassis.telemetry import HEARING_STARTED_ANEW, LAG, POLL_AGE, log
 
@@ -27,24 +28,19 @@ Position: TypeAlias = "dict[TopicPartition, int]"
 Record: TypeAlias = "ConsumerRecord[bytes | None, bytes | None]"
 
 
-class Producer(Protocol):
-    """What of aiokafka's producer the relay uses."""
-
-    async def send(
-        self, topic: str, value: bytes | None, key: bytes | None, *, headers: Sequence[tuple[str, bytes]]
-    ) -> Awaitable[object]: ...
-
-
 Take = Callable[[Sequence[Record]], Awaitable[bool]]
 """Takes one poll's records; answers whether they are dealt with and may be committed."""
 
 _RETRY_S = 0.5
 _MAX_RECORDS = 500
+_IDLE_MS = 20
+"""How long to wait for records; after a poll without any FastStream also sleeps so long, whatever comes."""
 _READ_RECORDS = 5000
 _LOOK_S = 5.0
 STUCK_AFTER_S = 60.0
 """How long a consumer may wait for the broker's answer; a healthy one has one every half second."""
 _REQUEST_MS = 20_000
+_BATCH_BYTES = 256 * 1024
 _SESSION_MS = 10_000
 _HEARTBEAT_MS = 3_000
 
@@ -67,6 +63,7 @@ class Bus:
                 acks="all",
                 enable_idempotence=True,
                 linger_ms=0,
+                max_batch_size=_BATCH_BYTES,
                 request_timeout_ms=_REQUEST_MS,
                 retry_backoff_ms=100,
             )
@@ -125,6 +122,7 @@ class Bus:
             *topics,
             batch=True,
             max_records=_MAX_RECORDS,
+            batch_timeout_ms=_IDLE_MS,
             group_id=self.settings.group,
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="earliest",

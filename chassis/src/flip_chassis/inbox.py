@@ -24,9 +24,10 @@ from pydantic import ValidationError
 
 from flip_chassis import crash
 from flip_chassis.background import background
+from flip_chassis.batched import Batched
 from flip_chassis.bus import Bus, Hearing, Record
 from flip_chassis.database import UNREACHABLE, Connection, Pool, Row
-from flip_chassis.handlers import Handlers, Transient
+from flip_chassis.handlers import Handler, Handlers, Transient
 from flip_chassis.limit import Limit
 from flip_chassis.log import LARGEST_BODY_BYTES, Cause, Said
 from flip_chassis.relay import Relay
@@ -167,12 +168,14 @@ class Inbox:
             fresh = await self._fresh(db, parcels)
             crash.point("inbox.deduped")
             waiting = await self._waiting_keys(db, fresh)
+            batched = Batched(db)
             for parcel in fresh:
                 if parcel.ordered_by in waiting:
                     await self._park(db, parcel, "behind", "waits behind an earlier record of its key")
-                elif not await self._handled(db, parcel, carefully=carefully):
+                elif not await self._handled(db, batched, parcel, carefully=carefully):
                     waiting.add(parcel.ordered_by)
                 crash.point("inbox.handled")
+            await batched.flush()
             await self._note_progress(db, parcels, fresh)
             crash.point("inbox.progress-noted")
         crash.point("inbox.database-committed")
@@ -197,15 +200,16 @@ class Inbox:
         )
         return {(row["topic"], row["key"]) for row in rows}
 
-    async def _handled(self, db: Connection, parcel: Parcel, *, carefully: bool) -> bool:
+    async def _handled(self, db: Connection, batched: Batched, parcel: Parcel, *, carefully: bool) -> bool:
         """Whether the record has taken effect; otherwise, where we go carefully, it is parked."""
         if not carefully:
-            await self._handle(db, parcel)
+            await self._handle(db, batched, parcel)
             self.limits[parcel.topic, parcel.partition].note(failed=False)
             return True
         try:
             async with db.transaction():
-                await self._handle(db, parcel)
+                await self._handle(db, alone := Batched(db), parcel)
+                await alone.flush()
         except UNREACHABLE:
             raise
         except _RETRYABLE as error:
@@ -219,11 +223,11 @@ class Inbox:
         self._count(parcel, failed=False)
         return True
 
-    async def _handle(self, db: Connection, parcel: Parcel) -> None:
+    async def _handle(self, db: Connection, batched: Batched, parcel: Parcel) -> None:
         if parcel.said is None:
             raise PoisonError(parcel.flaw)
         try:
-            await hear(parcel.said, self.settings, self.handlers, db)
+            await hear(parcel.said, self.settings, self.handlers, db, batched)
         except OSError as error:  # the handler's own world; Postgres away shows as asyncpg's errors
             raise Transient(type(error).__name__) from error
 
@@ -295,7 +299,8 @@ class Inbox:
             parcel = _unparked(row)
             try:
                 async with db.transaction():
-                    await self._handle(db, parcel)
+                    await self._handle(db, alone := Batched(db), parcel)
+                    await alone.flush()
             except UNREACHABLE:
                 raise
             except Exception as error:
@@ -345,11 +350,23 @@ async def _keep_parked(db: Connection, row: Row, error: Exception) -> None:
     )
 
 
-async def hear(said: Said, settings: Settings, handlers: Handlers, db: Connection) -> None:
-    """Let every handler of the message's type hear it, in the transaction that `db` is in."""
+async def hear(said: Said, settings: Settings, handlers: Handlers, db: Connection, batched: Batched) -> None:
+    """Let every handler of the message's type hear it, in the transaction that `db` is in.
+
+    What projections write waits in `batched` until somebody asks for it: a reaction, or whoever ends the transaction.
+    """
     found = handlers.of(said.envelope.type)
-    if not found:
-        return
+    for handler in found:
+        if handler.kind == "projection":
+            await handler.project(said, batched)
+        else:
+            await batched.flush()
+            await _react(handler, said, settings, handlers, db)
+    if found:
+        HANDLED.labels(said.envelope.type).inc()
+
+
+async def _react(handler: Handler, said: Said, settings: Settings, handlers: Handlers, db: Connection) -> None:
     envelope = said.envelope
     with span(f"hear {envelope.type}", envelope.traceparent):
         cause = Cause(
@@ -359,10 +376,7 @@ async def hear(said: Said, settings: Settings, handlers: Handlers, db: Connectio
             causation_id=envelope.id,
             traceparent=traceparent(),
         )
-        work = Work(settings, db, cause, handlers.project)
-        for handler in found:
-            await handler(said, work)
-    HANDLED.labels(envelope.type).inc()
+        await handler(said, Work(settings, db, cause, handlers.project))
 
 
 async def note_versions(db: Connection, versions: dict[tuple[str, str, str], int]) -> None:

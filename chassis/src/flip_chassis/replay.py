@@ -6,16 +6,17 @@ passes keep the service at work meanwhile: the first takes what one snapshot of 
 writers wait, what came in since. A projection that writes anywhere but into its projected tables fails the replay.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from flip_contracts.base import REGISTRY
 from flip_contracts.cloudevents import Malformed, read_envelope
 
+from flip_chassis.batched import Batched
 from flip_chassis.bus import Bus, Position, Record
-from flip_chassis.database import Connection, Isolation, Row, connect
+from flip_chassis.database import Connection, Row, connect
 from flip_chassis.handlers import Handlers
 from flip_chassis.inbox import unpack
 from flip_chassis.log import Said, envelope_of
@@ -87,63 +88,6 @@ class Outcome:
     events: int
     missing: int
     tables: tuple[Compared, ...]
-
-
-class Unknown(str):
-    """What a batched statement answers: nothing is known yet. To ask what it did raises TypeError."""
-
-    __slots__ = ()
-    __hash__ = str.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        raise TypeError("a projection that needs to know what it did asks with RETURNING")
-
-
-@dataclass(slots=True)
-class Batched:
-    """A connection for projections: what they only execute goes to Postgres in batches, in its order."""
-
-    db: Connection
-    _sql: str = ""
-    _waiting: list[Sequence[object]] = field(default_factory=list[Sequence[object]])
-
-    async def execute(self, query: str, /, *args: object) -> str:
-        """Have it done before anything else is asked."""
-        if query != self._sql or len(self._waiting) == _BATCH:
-            await self.flush()
-            self._sql = query
-        self._waiting.append(args)
-        return Unknown()
-
-    async def executemany(self, command: str, /, args: Iterable[Sequence[object]]) -> None:
-        for each in args:
-            await self.execute(command, *each)
-
-    async def fetch(self, query: str, /, *args: object) -> list[Row]:
-        await self.flush()
-        return await self.db.fetch(query, *args)
-
-    async def fetchrow(self, query: str, /, *args: object) -> Row | None:
-        await self.flush()
-        return await self.db.fetchrow(query, *args)
-
-    async def fetchval(self, query: str, /, *args: object) -> Any:
-        await self.flush()
-        return await self.db.fetchval(query, *args)
-
-    def cursor(self, query: str, /, *args: object, prefetch: int) -> AsyncIterable[Row]:
-        raise TypeError("a projection reads what it needs, not streams")
-
-    def transaction(
-        self, *, isolation: Isolation | None = None, readonly: bool = False
-    ) -> AbstractAsyncContextManager[object]:
-        raise TypeError("a projection is part of the transaction that it is called in")
-
-    async def flush(self) -> None:
-        """Send what waits."""
-        waiting, self._waiting = self._waiting, []
-        if waiting:
-            await self.db.executemany(self._sql, waiting)
 
 
 @asynccontextmanager

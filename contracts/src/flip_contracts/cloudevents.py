@@ -3,14 +3,16 @@
 Source: CloudEvents specification 1.0.2, Kafka protocol binding 1.0.2; W3C Trace Context for `traceparent`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import NotRequired
 from uuid import UUID
 
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic takes the library's own only from Python 3.12 on
+
 Header = tuple[str, bytes]
-T = TypeVar("T")
 
 
 class Malformed(ValueError):
@@ -61,31 +63,42 @@ class Envelope:
         return [(name, value.encode()) for name, value in attributes.items() if value is not None]
 
 
+class _Attributes(TypedDict):
+    ce_id: UUID
+    ce_type: str
+    ce_source: str
+    ce_subject: str
+    ce_sequence: int
+    ce_time: datetime
+    ce_actor: str
+    ce_correlationid: UUID
+    ce_causationid: NotRequired[UUID]
+    traceparent: NotRequired[str]
+
+
+_ATTRIBUTES = TypeAdapter(_Attributes)
+
+
 def read_envelope(topic: str, headers: Iterable[Header]) -> Envelope:
     """The envelope of a record of `topic`. Raises Malformed, naming the header."""
     try:
-        found = {name: value.decode() for name, value in headers}
+        found = _ATTRIBUTES.validate_python({name: value.decode() for name, value in headers})
     except UnicodeDecodeError as error:
         raise Malformed("a header is not UTF-8") from error
-
-    def read(name: str, parse: Callable[[str], T]) -> T:
-        if name not in found:
-            raise Malformed(f"the header {name} is missing")
-        try:
-            return parse(found[name])
-        except ValueError as error:
-            raise Malformed(f"the header {name} can't be read") from error
-
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        problem = "is missing" if first["type"] == "missing" else "can't be read"
+        raise Malformed(f"the header {first['loc'][0]} {problem}") from error
     return Envelope(
-        id=read("ce_id", UUID),
-        type=read("ce_type", str),
-        source=read("ce_source", str),
+        id=found["ce_id"],
+        type=found["ce_type"],
+        source=found["ce_source"],
         topic=topic,
-        key=read("ce_subject", str),
-        stream_version=read("ce_sequence", int),
-        time=read("ce_time", datetime.fromisoformat),
-        actor=read("ce_actor", str),
-        correlation_id=read("ce_correlationid", UUID),
-        causation_id=read("ce_causationid", UUID) if "ce_causationid" in found else None,
+        key=found["ce_subject"],
+        stream_version=found["ce_sequence"],
+        time=found["ce_time"],
+        actor=found["ce_actor"],
+        correlation_id=found["ce_correlationid"],
+        causation_id=found.get("ce_causationid"),
         traceparent=found.get("traceparent"),
     )

@@ -1,0 +1,1 @@
+"""The benchmarks: the backbone beside what its users would otherwise pick, in one run on one machine."""

@@ -1,0 +1,1 @@
+"""One module a question. Each answers with a chapter of the report."""
