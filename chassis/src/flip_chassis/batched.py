@@ -1,6 +1,6 @@
 """What projections only write goes to Postgres many statements at a time, in its order."""
 
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,9 +51,6 @@ class Batched:
     async def fetchval(self, query: str, /, *args: object) -> Any:
         await self.flush()
         return await self.db.fetchval(query, *args)
-
-    def cursor(self, query: str, /, *args: object, prefetch: int) -> AsyncIterable[Row]:
-        raise TypeError("a projection reads what it needs, not streams")
 
     def transaction(
         self, *, isolation: Isolation | None = None, readonly: bool = False

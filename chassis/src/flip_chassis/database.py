@@ -2,7 +2,7 @@
 """A service's own Postgres database: a pool that speaks JSON, and migrations in plain SQL, numbered."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -29,7 +29,6 @@ class Connection(Protocol):
     async def fetch(self, query: str, /, *args: object) -> list[Row]: ...
     async def fetchrow(self, query: str, /, *args: object) -> Row | None: ...
     async def fetchval(self, query: str, /, *args: object) -> Any: ...
-    def cursor(self, query: str, /, *args: object, prefetch: int) -> AsyncIterable[Row]: ...
     def transaction(
         self, *, isolation: Isolation | None = None, readonly: bool = False
     ) -> AbstractAsyncContextManager[object]: ...

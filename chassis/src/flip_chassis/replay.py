@@ -47,24 +47,33 @@ INSERT INTO replay.event_on_broker ({", ".join(_COLUMNS)})
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::timestamptz[],
     $8::text[], $9::uuid[], $10::uuid[], $11::text[], $12::bytea[]) ON CONFLICT DO NOTHING
 """
-_HEARD = """
-CREATE UNLOGGED TABLE replay.event_on_broker (id uuid PRIMARY KEY, source text, topic text, key text,
-    stream_version bigint, type text, time timestamptz, actor text, correlation_id uuid, causation_id uuid,
-    traceparent text, payload bytea)
+_EVENT = """source text, topic text, key text, stream_version bigint, type text, time timestamptz, actor text,
+    correlation_id uuid, causation_id uuid, traceparent text, payload bytea"""
+_TABLES = f"""
+CREATE UNLOGGED TABLE replay.event_on_broker (id uuid PRIMARY KEY, {_EVENT});
+CREATE UNLOGGED TABLE replay.in_order (number bigint PRIMARY KEY, id uuid, {_EVENT})
 """
-_IN_ORDER = """
-SELECT coalesce(i.pos, e.pos) AS at, e.pos AS after, e.id, $3 AS source, e.topic, e.key, e.stream_version, e.type,
-    e.time, e.actor, e.correlation_id, e.causation_id, e.traceparent, e.payload
-FROM public.event_log e LEFT JOIN public.inbox i ON i.event_id = e.causation_id AND i.xid = e.xid
-WHERE e.type = ANY($1) AND NOT pg_visible_in_snapshot(e.xid, $2::text::pg_snapshot)
-UNION ALL
-SELECT i.pos, 0, h.*
-FROM replay.event_on_broker h JOIN public.inbox i ON i.event_id = h.id
-WHERE h.payload IS NOT NULL AND NOT pg_visible_in_snapshot(i.xid, $2::text::pg_snapshot)
-    AND NOT EXISTS (SELECT FROM public.parked p WHERE p.event_id = h.id)
-    AND NOT EXISTS (SELECT FROM public.discarded d WHERE d.event_id = h.id)
-ORDER BY at, after
+_SNAPSHOT = "SELECT pg_current_snapshot()::text"
+_LINE_UP = f"""
+INSERT INTO replay.in_order
+SELECT row_number() OVER (ORDER BY at, after), {", ".join(_COLUMNS)} FROM (
+    SELECT coalesce(i.pos, e.pos) AS at, e.pos AS after, e.id, $4::text AS source, e.topic, e.key, e.stream_version,
+        e.type, e.time, e.actor, e.correlation_id, e.causation_id, e.traceparent, e.payload
+    FROM public.event_log e LEFT JOIN public.inbox i ON i.event_id = e.causation_id AND i.xid = e.xid
+    WHERE e.type = ANY($1)
+        AND pg_visible_in_snapshot(e.xid, $3::text::pg_snapshot)
+        AND NOT pg_visible_in_snapshot(e.xid, $2::text::pg_snapshot)
+    UNION ALL
+    SELECT i.pos, 0, h.*
+    FROM replay.event_on_broker h JOIN public.inbox i ON i.event_id = h.id
+    WHERE h.payload IS NOT NULL
+        AND pg_visible_in_snapshot(i.xid, $3::text::pg_snapshot)
+        AND NOT pg_visible_in_snapshot(i.xid, $2::text::pg_snapshot)
+        AND NOT EXISTS (SELECT FROM public.parked p WHERE p.event_id = h.id)
+        AND NOT EXISTS (SELECT FROM public.discarded d WHERE d.event_id = h.id)
+) AS took_effect
 """
+_NEXT = "SELECT * FROM replay.in_order WHERE number > $1 ORDER BY number LIMIT $2"
 _MISSING = """
 SELECT count(*) FROM public.inbox i WHERE NOT EXISTS (SELECT FROM replay.event_on_broker h WHERE h.id = i.event_id)
 """
@@ -116,15 +125,16 @@ class Replay:
 
     async def run(self, *, swap: bool) -> Outcome:
         """Rebuild, compare and, with `swap`, put what was rebuilt in place. Raises whatever a projection raises."""
-        async with connect(self.settings.postgres_owner.get_secret_value()) as db, self._shadow(db):
-            async with db.transaction(isolation="repeatable_read"):
-                snapshot: str = await db.fetchval("SELECT pg_current_snapshot()::text")
-                position = await self._stage(db, {})
-                events = await self._pass(db, _BEFORE_ANYTHING)
+        owner = self.settings.postgres_owner.get_secret_value()
+        async with connect(owner) as db, connect(owner) as shadow, self._shadow(db):
+            await shadow.execute(f"SET search_path = {_SHADOW}")
+            first: str = await db.fetchval(_SNAPSHOT)
+            position = await self._stage(shadow, {})
+            events = await self._pass(shadow, _BEFORE_ANYTHING, first)
             async with db.transaction():
                 await db.execute("LOCK TABLE event_log, inbox IN EXCLUSIVE MODE")
-                await self._stage(db, position)
-                events += await self._pass(db, snapshot)
+                await self._stage(shadow, position)
+                events += await self._pass(shadow, first, await db.fetchval(_SNAPSHOT))
                 outcome = Outcome(
                     events, await db.fetchval(_MISSING), tuple([await _compare(db, t) for t in self.tables])
                 )
@@ -137,11 +147,11 @@ class Replay:
         await db.execute(f"DROP SCHEMA IF EXISTS {_SHADOW} CASCADE; CREATE SCHEMA {_SHADOW}")
         for table in self.tables:
             await db.execute(f"CREATE TABLE {_SHADOW}.{table} (LIKE public.{table} INCLUDING ALL)")
-        await db.execute(_HEARD)
+        await db.execute(_TABLES)
         yield
         await db.execute(f"DROP SCHEMA {_SHADOW} CASCADE")
 
-    async def _stage(self, db: Connection, position: Position) -> Position:
+    async def _stage(self, shadow: Connection, position: Position) -> Position:
         """Lay what is on the broker beyond `position` ready. Bodies are kept only where a projection wants them."""
         topics = self.handlers.heard(self.settings)
         if not topics:
@@ -150,21 +160,25 @@ class Replay:
         async with self.bus.reading(topics, position) as reading:
             async for records in reading:
                 rows = [_staged(record, wanted) for record in records]
-                await db.execute(_STAGE, *map(list, zip(*rows, strict=True)))
+                await shadow.execute(_STAGE, *map(list, zip(*rows, strict=True)))
             return reading.position
 
-    async def _pass(self, db: Connection, snapshot: str) -> int:
-        """Project what `snapshot` has not seen; the number of events."""
-        await db.execute(f"SET LOCAL search_path = {_SHADOW}")
-        batched, events = Batched(db), 0
-        async for row in db.cursor(
-            _IN_ORDER, self.handlers.projected(), snapshot, self.settings.source, prefetch=_BATCH
-        ):
-            said = Said(envelope_of(row, row["source"]), REGISTRY[row["type"]].decode(row["payload"]))
-            await self.handlers.replay(said, batched)
-            events += 1
-        await batched.flush()
-        await db.execute("SET LOCAL search_path = public")
+    async def _pass(self, shadow: Connection, seen: str, until: str) -> int:
+        """Project what the snapshot `until` shows and `seen` doesn't; the number of events.
+
+        Each batch is a transaction of its own: in one long one Postgres could clear away nothing that was overwritten.
+        """
+        await shadow.execute("TRUNCATE replay.in_order; ANALYZE replay.event_on_broker")
+        await shadow.execute(_LINE_UP, self.handlers.projected(), seen, until, self.settings.source)
+        await shadow.execute("ANALYZE replay.in_order")
+        events = 0
+        while rows := await shadow.fetch(_NEXT, events, _BATCH):
+            batched = Batched(shadow)
+            for row in rows:
+                said = Said(envelope_of(row, row["source"]), REGISTRY[row["type"]].decode(row["payload"]))
+                await self.handlers.replay(said, batched)
+            await batched.flush()
+            events += len(rows)
         return events
 
     async def _swap(self, db: Connection) -> None:
