@@ -2,10 +2,9 @@
 
 import asyncio
 from datetime import timedelta
-from urllib.parse import urlsplit
 
 import httpx
-from minio import Minio
+from flip_chassis.object_store import object_store
 from minio.error import S3Error
 from urllib3.exceptions import HTTPError
 
@@ -27,14 +26,8 @@ class Objects:
     """One bucket."""
 
     def __init__(self, settings: AuditSettings) -> None:
-        endpoint = urlsplit(settings.s3_endpoint if "://" in settings.s3_endpoint else f"http://{settings.s3_endpoint}")
         self._bucket = settings.s3_bucket
-        self._client = Minio(
-            endpoint.netloc,
-            access_key=settings.s3_access_key.get_secret_value(),
-            secret_key=settings.s3_secret_key.get_secret_value(),
-            secure=endpoint.scheme == "https",
-        )
+        self._client = object_store(settings)
 
     async def put_once(self, name: str, content: bytes) -> None:
         """Write an object unless it is there with this very content. Raises AnotherStands and StoreAway."""

@@ -3,9 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from hashlib import sha256
-from urllib.parse import urlsplit
 
-from minio import Minio
+from flip_chassis.object_store import object_store
 
 from flip_files.settings import FilesSettings
 
@@ -16,14 +15,8 @@ class Objects:
     """One bucket."""
 
     def __init__(self, settings: FilesSettings) -> None:
-        endpoint = urlsplit(settings.s3_endpoint if "://" in settings.s3_endpoint else f"http://{settings.s3_endpoint}")
         self._bucket = settings.s3_bucket
-        self._client = Minio(
-            endpoint.netloc,
-            access_key=settings.s3_access_key.get_secret_value(),
-            secret_key=settings.s3_secret_key.get_secret_value(),
-            secure=endpoint.scheme == "https",
-        )
+        self._client = object_store(settings)
 
     def read(self, name: str) -> Iterator[bytes]:
         """The object in chunks of 1 MiB; blocks, so it belongs in a thread. Raises S3Error."""

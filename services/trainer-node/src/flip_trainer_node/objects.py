@@ -4,10 +4,9 @@ import asyncio
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from flip_chassis.object_store import object_store
 from flip_contracts.base import Sha256
-from minio import Minio
 from minio.error import S3Error
 
 from flip_trainer_node.settings import ControllerSettings
@@ -29,14 +28,8 @@ class Objects:
     """One bucket."""
 
     def __init__(self, settings: ControllerSettings) -> None:
-        endpoint = urlsplit(settings.s3_endpoint if "://" in settings.s3_endpoint else f"http://{settings.s3_endpoint}")
         self._bucket = settings.s3_bucket
-        self._client = Minio(
-            endpoint.netloc,
-            access_key=settings.s3_access_key.get_secret_value(),
-            secret_key=settings.s3_secret_key.get_secret_value(),
-            secure=endpoint.scheme == "https",
-        )
+        self._client = object_store(settings)
 
     async def put(self, name: str, file: Path) -> Stored:
         """Store a file; the same file under the same name changes nothing. Raises S3Error or urllib3's errors."""
