@@ -5,6 +5,7 @@ from flip_chassis.access import user_handlers
 from flip_chassis.database import connect
 from flip_chassis.handlers import Handlers
 from flip_chassis.replay import CHASSIS_TABLES, Replay
+from flip_chassis.service import collect_less_garbage
 from flip_chassis.settings import Settings
 from flip_contracts.topics import PROJECT
 from flip_local.testing import Database
@@ -70,6 +71,7 @@ async def _write(database: Database, events: int) -> None:
 
 
 def _rebuild(settings: Settings, events: int) -> None:
+    collect_less_garbage()
     replay = Replay(settings, bus_of(settings), Handlers(settings, [*user_handlers, show_edit]), TABLES)
     outcome = uvloop.run(replay.run(swap=False))
     differing = sum(compared.differing for compared in outcome.tables)

@@ -16,11 +16,11 @@ from flip_chassis.access import SigningKeys, published_at, user_handlers
 from flip_chassis.aggregate import Aggregate
 from flip_chassis.bus import bus
 from flip_chassis.database import Connection, connect, database
-from flip_chassis.handlers import Handler, Handlers, projection
+from flip_chassis.handlers import Handler, Handlers, projection, record
 from flip_chassis.http import Admin, Context, WorkOfRequest, http_service
 from flip_chassis.ids import uuid7
 from flip_chassis.inbox import Inbox
-from flip_chassis.log import Cause, append
+from flip_chassis.log import Cause, Said, append
 from flip_chassis.relay import Relay, publish_next
 from flip_chassis.settings import Settings
 from flip_chassis.testing import People, eventually, invited, settings_for
@@ -318,6 +318,23 @@ async def test_the_inbox_costs_a_poll_no_more_round_trips_than_its_steps(
     assert trips / (POLLS - 1) <= ROUND_TRIPS_A_POLL
     assert min(spent) / POLL <= WAL_BYTES_AN_EVENT_HEARD
     assert await cost.dead_rows() <= (POLLS - 1) * DEAD_ROWS_A_POLL_HEARD
+
+
+async def test_what_a_poll_brings_for_a_record_is_kept_all_at_once_and_in_order(
+    settings: Callable[[type[Settings]], Settings], migrations: Path
+):
+    kept: list[list[int]] = []
+
+    async def keep(said: Sequence[Said], db: Connection) -> None:
+        kept.append([each.envelope.stream_version for each in said if each.envelope.key == key])
+
+    stream = Stream()
+    key = str(stream.projects[0])
+    async with hearing(settings(Hearing), migrations, record(ProjectUnstaged, keep)) as inbox:
+        for _ in range(2):
+            await take(inbox, stream.poll())
+    assert len(kept) == 2
+    assert kept == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
 
 
 async def test_a_poll_that_comes_again_leaves_hardly_anything_behind(

@@ -46,9 +46,10 @@ class _Forgetful(Inbox):
         return list(parcels)
 
 
-async def _commit_then_take(consumer: AIOKafkaConsumer, records: Sequence[bus.Record], take: bus.Take) -> None:
+async def _commit_then_take(consumer: AIOKafkaConsumer, records: Sequence[bus.Record], take: bus.Take) -> bool:
     await consumer.commit()
     await take(records)
+    return False
 
 
 class _Nobody(set[Key]):

@@ -1,13 +1,19 @@
-"""What projections only write goes to Postgres many statements at a time, in its order."""
+"""What projections only write goes to Postgres many statements at a time, in its order; records go together."""
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from flip_chassis.database import Connection, Isolation, Row
+from flip_chassis.log import Said
 
 _BATCH = 1000
+
+
+Keep = Callable[[Sequence[Said], Connection], Awaitable[None]]
+"""Keeps for ever what was said."""
 
 
 class Unknown(str):
@@ -27,6 +33,14 @@ class Batched:
     db: Connection
     _sql: str = ""
     _waiting: list[Sequence[object]] = field(default_factory=list[Sequence[object]])
+    _sending: asyncio.Task[None] | None = None
+    _keep: Keep | None = None
+    _heard: list[Said] = field(default_factory=list[Said])
+
+    def record(self, keep: Keep, said: Said) -> None:
+        """Have `keep` called with all that was heard for it, once."""
+        self._keep = keep
+        self._heard.append(said)
 
     async def execute(self, query: str, /, *args: object) -> str:
         """Have it done before anything else is asked."""
@@ -58,7 +72,22 @@ class Batched:
         raise TypeError("a projection is part of the transaction that it is called in")
 
     async def flush(self) -> None:
-        """Send what waits."""
+        """Send what waits, and wait until it is done."""
+        await self.post()
+        await self.done()
+        heard, self._heard = self._heard, []
+        if self._keep and heard:
+            await self._keep(heard, self.db)
+
+    async def post(self) -> None:
+        """Send what waits; until it is done nothing else can be asked."""
+        await self.done()
         waiting, self._waiting = self._waiting, []
         if waiting:
-            await self.db.executemany(self._sql, waiting)
+            self._sending = asyncio.create_task(self.db.executemany(self._sql, waiting))
+
+    async def done(self) -> None:
+        """Wait for what was sent."""
+        sending, self._sending = self._sending, None
+        if sending:
+            await sending

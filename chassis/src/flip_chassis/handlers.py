@@ -41,8 +41,7 @@ class Handler:
 
     async def project(self, said: Said, db: Connection) -> None:
         """Run a projection outside of any work."""
-        given: dict[str, Any] = {"db": db, "envelope": said.envelope}
-        await self.function(said.message, *(given[name] for name in self.wants))
+        await self.function(said.message, *[db if want == "db" else said.envelope for want in self.wants])
 
 
 def projection(function: Function) -> Handler:
@@ -53,6 +52,11 @@ def projection(function: Function) -> Handler:
 def reaction(function: Function) -> Handler:
     """Declare a reaction: it may decide and say something through `Work`."""
     return _declare("reaction", function)
+
+
+def record(message: type[Message], keep: Function) -> Handler:
+    """Declare that `keep(said, db)` is to be called with all messages of this type that a poll brings."""
+    return Handler("record", message, keep, ())
 
 
 def _declare(kind: Kind, function: Function) -> Handler:
@@ -115,14 +119,17 @@ class Handlers:
                 await handler.project(said, db)
 
     async def project(self, said: Said, db: Connection) -> None:
-        """Run the projections of something that this process just said, in the same transaction.
+        """Run the projections of something that this process just said, in the same transaction, and record it.
 
         What it says on a topic that it shares with others it hears like theirs.
         """
         if not is_own(type(said.message), self._settings):
             return
         for handler in self.of(said.envelope.type):
-            await handler.project(said, db)
+            if handler.kind == "record":
+                await handler.function([said], db)
+            else:
+                await handler.project(said, db)
 
 
 def is_own(message: type[Message], settings: Settings) -> bool:

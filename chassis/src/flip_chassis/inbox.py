@@ -353,12 +353,15 @@ async def _keep_parked(db: Connection, row: Row, error: Exception) -> None:
 async def hear(said: Said, settings: Settings, handlers: Handlers, db: Connection, batched: Batched) -> None:
     """Let every handler of the message's type hear it, in the transaction that `db` is in.
 
-    What projections write waits in `batched` until somebody asks for it: a reaction, or whoever ends the transaction.
+    What projections write and records keep waits in `batched` until somebody asks for it: a reaction, or whoever ends
+    the transaction.
     """
     found = handlers.of(said.envelope.type)
     for handler in found:
         if handler.kind == "projection":
             await handler.project(said, batched)
+        elif handler.kind == "record":
+            batched.record(handler.function, said)
         else:
             await batched.flush()
             await _react(handler, said, settings, handlers, db)

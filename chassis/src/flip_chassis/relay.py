@@ -25,7 +25,7 @@ from flip_chassis.settings import Settings
 from flip_chassis.telemetry import RELAY_HORIZON, SAID, log
 
 _BATCH = 500
-_BUSY_S = 0.005
+_BUSY_S = 0.001
 _IDLE_S = 0.25
 _RETRY_S = 1.0
 

@@ -49,14 +49,11 @@ SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[
 """
 _EVENT = """source text, topic text, key text, stream_version bigint, type text, time timestamptz, actor text,
     correlation_id uuid, causation_id uuid, traceparent text, payload bytea"""
-_TABLES = f"""
-CREATE UNLOGGED TABLE replay.event_on_broker (id uuid PRIMARY KEY, {_EVENT});
-CREATE UNLOGGED TABLE replay.in_order (number bigint PRIMARY KEY, id uuid, {_EVENT})
-"""
+_ON_BROKER = f"CREATE UNLOGGED TABLE replay.event_on_broker (id uuid PRIMARY KEY, {_EVENT})"
 _SNAPSHOT = "SELECT pg_current_snapshot()::text"
+# Held beyond its transaction: one that stayed open would keep Postgres from clearing away what is overwritten.
 _LINE_UP = f"""
-INSERT INTO replay.in_order
-SELECT row_number() OVER (ORDER BY at, after), {", ".join(_COLUMNS)} FROM (
+DECLARE in_order NO SCROLL CURSOR WITH HOLD FOR SELECT {", ".join(_COLUMNS)} FROM (
     SELECT coalesce(i.pos, e.pos) AS at, e.pos AS after, e.id, $4::text AS source, e.topic, e.key, e.stream_version,
         e.type, e.time, e.actor, e.correlation_id, e.causation_id, e.traceparent, e.payload
     FROM public.event_log e LEFT JOIN public.inbox i ON i.event_id = e.causation_id AND i.xid = e.xid
@@ -71,9 +68,9 @@ SELECT row_number() OVER (ORDER BY at, after), {", ".join(_COLUMNS)} FROM (
         AND NOT pg_visible_in_snapshot(i.xid, $2::text::pg_snapshot)
         AND NOT EXISTS (SELECT FROM public.parked p WHERE p.event_id = h.id)
         AND NOT EXISTS (SELECT FROM public.discarded d WHERE d.event_id = h.id)
-) AS took_effect
+) AS took_effect ORDER BY at, after
 """
-_NEXT = "SELECT * FROM replay.in_order WHERE number > $1 ORDER BY number LIMIT $2"
+_NEXT = f"FETCH {_BATCH} FROM in_order"
 _MISSING = """
 SELECT count(*) FROM public.inbox i WHERE NOT EXISTS (SELECT FROM replay.event_on_broker h WHERE h.id = i.event_id)
 """
@@ -130,11 +127,11 @@ class Replay:
             await shadow.execute(f"SET search_path = {_SHADOW}")
             first: str = await db.fetchval(_SNAPSHOT)
             position = await self._stage(shadow, {})
-            events = await self._pass(shadow, _BEFORE_ANYTHING, first)
+            events = await self._pass(db, shadow, _BEFORE_ANYTHING, first)
             async with db.transaction():
                 await db.execute("LOCK TABLE event_log, inbox IN EXCLUSIVE MODE")
                 await self._stage(shadow, position)
-                events += await self._pass(shadow, first, await db.fetchval(_SNAPSHOT))
+                events += await self._pass(db, shadow, first, await db.fetchval(_SNAPSHOT))
                 outcome = Outcome(
                     events, await db.fetchval(_MISSING), tuple([await _compare(db, t) for t in self.tables])
                 )
@@ -147,7 +144,7 @@ class Replay:
         await db.execute(f"DROP SCHEMA IF EXISTS {_SHADOW} CASCADE; CREATE SCHEMA {_SHADOW}")
         for table in self.tables:
             await db.execute(f"CREATE TABLE {_SHADOW}.{table} (LIKE public.{table} INCLUDING ALL)")
-        await db.execute(_TABLES)
+        await db.execute(_ON_BROKER)
         yield
         await db.execute(f"DROP SCHEMA {_SHADOW} CASCADE")
 
@@ -163,22 +160,24 @@ class Replay:
                 await shadow.execute(_STAGE, *map(list, zip(*rows, strict=True)))
             return reading.position
 
-    async def _pass(self, shadow: Connection, seen: str, until: str) -> int:
+    async def _pass(self, db: Connection, shadow: Connection, seen: str, until: str) -> int:
         """Project what the snapshot `until` shows and `seen` doesn't; the number of events.
 
         Each batch is a transaction of its own: in one long one Postgres could clear away nothing that was overwritten.
         """
-        await shadow.execute("TRUNCATE replay.in_order; ANALYZE replay.event_on_broker")
-        await shadow.execute(_LINE_UP, self.handlers.projected(), seen, until, self.settings.source)
-        await shadow.execute("ANALYZE replay.in_order")
-        events = 0
-        while rows := await shadow.fetch(_NEXT, events, _BATCH):
-            batched = Batched(shadow)
-            for row in rows:
-                said = Said(envelope_of(row, row["source"]), REGISTRY[row["type"]].decode(row["payload"]))
-                await self.handlers.replay(said, batched)
-            await batched.flush()
-            events += len(rows)
+        await shadow.execute("ANALYZE replay.event_on_broker")
+        await db.execute(_LINE_UP, self.handlers.projected(), seen, until, self.settings.source)
+        events, batched = 0, Batched(shadow)
+        try:
+            while rows := await db.fetch(_NEXT):
+                for row in rows:
+                    said = Said(envelope_of(row, row["source"]), REGISTRY[row["type"]].decode(row["payload"]))
+                    await self.handlers.replay(said, batched)
+                await batched.post()
+                events += len(rows)
+        finally:
+            await batched.done()
+        await db.execute("CLOSE in_order")
         return events
 
     async def _swap(self, db: Connection) -> None:

@@ -4,9 +4,8 @@ Source: CloudEvents specification 1.0.2, Kafka protocol binding 1.0.2; W3C Trace
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
-from typing import NotRequired
+from typing import NamedTuple, NotRequired
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,8 +18,7 @@ class Malformed(ValueError):
     """A record that is no CloudEvent of ours; the text says which header is missing or wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """What is known of a message beside its body.
 
     `source` is the service that said it (`flip/<service>` or `flip/<trust>/<service>`), `stream_version` its place
