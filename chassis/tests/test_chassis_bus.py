@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from flip_chassis.bus import Bus, Hearing, Record, bus
+from aiokafka import TopicPartition
+from flip_chassis.bus import Bus, Hearing, Record, bus, commit
 from flip_chassis.ids import uuid7
 from flip_chassis.settings import Settings
 from flip_chassis.testing import eventually, settings_for, speaking
@@ -94,6 +95,13 @@ async def _come_and_go(way: Bus) -> None:
                 return member.joined
 
             await eventually(has_joined)
+
+
+async def test_a_commit_for_what_the_group_has_given_to_another_member_is_passed_over(way: Bus):
+    async with members(way, 1) as (one,):
+        consumer = one.consumer
+        assert consumer is not None
+        await commit(consumer, {TopicPartition(PROJECT.name, PROJECT.partitions): 1})
 
 
 async def test_reading_brings_what_stood_there_when_it_began_in_the_order_of_each_partition(way: Bus, kafka: Kafka):

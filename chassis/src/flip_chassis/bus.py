@@ -306,6 +306,8 @@ async def hand_over(consumer: AIOKafkaConsumer, records: Sequence[Record], take:
 async def commit(consumer: AIOKafkaConsumer, dealt_with: Position) -> None:
     """Tell Kafka how far the group has come. Whoever has a partition by now hears again what it isn't told."""
     mine = {partition: offset for partition, offset in dealt_with.items() if partition in consumer.assignment()}
+    if not mine:
+        return
     try:
         async with asyncio.timeout(_REQUEST_MS / 1000):
             await consumer.commit(mine)
