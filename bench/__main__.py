@@ -8,6 +8,7 @@ from typing import Annotated
 import structlog
 import typer
 import uvloop
+from flip_chassis.service import collect_less_garbage
 from flip_local.layout import CHECKOUT, Layout
 from rich.console import Console
 
@@ -42,6 +43,7 @@ def main(
     """Run the benchmarks side by side with the peers."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    collect_less_garbage()  # as every service does
     scale = QUICK if quick else FULL
     chapters: list[Chapter] = []
     with ground(replace(Layout(), state=state.absolute(), port_base=port_base), keep=keep) as stands:

@@ -90,6 +90,7 @@ class Bus:
             lambda: AIOKafkaProducer(
                 **self._connection,
                 acks="all",
+                compression_type="zstd",
                 enable_idempotence=True,
                 linger_ms=0,
                 max_batch_size=_BATCH_BYTES,
