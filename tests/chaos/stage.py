@@ -4,9 +4,10 @@ import asyncio
 import dataclasses
 import os
 import signal
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -65,6 +66,8 @@ class Stage:
     layout: Layout
     cluster: Cluster
     proxies: dict[str, FaultProxy]
+    in_use: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    """Of each part: nobody ends it while another one still waits for it to start, or administers it."""
 
     @property
     def detours(self) -> dict[int, int]:
@@ -111,7 +114,7 @@ class Stage:
 
     @asynccontextmanager
     async def _administration(self) -> AsyncGenerator[Connection]:
-        async with connect(self.cluster.dsn("postgres", "postgres")) as connection:
+        async with self.in_use["postgres-hub"], connect(self.cluster.dsn("postgres", "postgres")) as connection:
             yield connection
 
     async def prepare_postgres(self) -> None:
@@ -134,7 +137,8 @@ class Stage:
         await self._again("kafka", signal.SIGKILL)
 
     async def restart_broker(self) -> None:
-        await asyncio.to_thread(control.restart, self.layout, ["kafka"])
+        async with self.in_use["kafka"]:
+            await asyncio.to_thread(control.restart, self.layout, ["kafka"])
 
     def group(self, service: str) -> str:
         """The name of a new consumer group that the service may use."""
@@ -190,8 +194,9 @@ class Stage:
 
     async def _again(self, part: str, number: signal.Signals) -> None:
         """End a part by a signal and start it at once, without the supervisor's growing pauses."""
-        await asyncio.to_thread(control.kill, self.layout, part, number)
-        await asyncio.to_thread(control.restart, self.layout, [part])
+        async with self.in_use[part]:
+            await asyncio.to_thread(control.kill, self.layout, part, number)
+            await asyncio.to_thread(control.restart, self.layout, [part])
 
 
 @asynccontextmanager
