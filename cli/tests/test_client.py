@@ -35,13 +35,15 @@ class Scripted:
     url: str
     answers: list[Answer]
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list[tuple[str, str, dict[str, str]]])
+    bodies: list[Any] = field(default_factory=list[Any])
 
 
 @contextmanager
 def hub_that_says(*answers: Answer) -> Generator[Scripted]:
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length", 0)))
+            asked = self.rfile.read(int(self.headers.get("content-length", 0)))
+            script.bodies.append(json.loads(asked) if asked else None)
             script.requests.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
             said = script.answers.pop(0)
             body = said.raw if said.raw is not None else json.dumps(said.body).encode()
@@ -52,7 +54,7 @@ def hub_that_says(*answers: Answer) -> Generator[Scripted]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST = answer  # noqa: N815 - the names that http.server calls
+        do_GET = do_POST = do_PUT = answer  # noqa: N815 - the names that http.server calls
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """Tests need no access log."""
@@ -228,3 +230,48 @@ def test_at_a_trust_the_operators_token_is_sent_to_the_service_inside(tmp_path: 
         assert flip(script, tmp_path, "events", "parked", "cohort", *there).exit_code == 0
     assert script.requests[0][2]["authorization"] == "Bearer the-operators-token"
     assert flip(script, tmp_path, "events", "parked", "cohort", "--trust-url", script.url).exit_code == 2
+
+
+@pytest.mark.requirement("RUN-4")
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        (["nets", "drain", "net1"], "/api/scheduler/nets/net1/draining"),
+        (["nets", "undrain", "net1"], "/api/scheduler/nets/net1/draining"),
+        (["queue", "prioritise", "r", "9"], "/api/scheduler/runs/r/priority"),
+        (["queue", "weigh", "p", "2"], "/api/scheduler/projects/p/weight"),
+    ],
+)
+def test_a_decision_about_nets_and_the_queue_needs_a_reason(arguments: list[str], path: str, tmp_path: Path):
+    with hub_that_says(LOGGED_IN, Answer(body={})) as script:
+        assert flip(script, tmp_path, *arguments).exit_code == 2
+        result = flip(script, tmp_path, *arguments, "--because", "new disks")
+    assert result.exit_code == 0, result.output
+    assert script.requests[-1][:2] == ("PUT", path)
+
+
+@pytest.mark.requirement("RUN-5")
+def test_the_queue_shows_what_each_run_waits_for(tmp_path: Path):
+    lack = {"code": "trusts-not-connected", "trusts": ["KCH"]}
+    start = {"at": None, "unknown_because": "no-net-fits"}
+    run = {"queue_position": 1, "run_id": "r7", "waits_for": [lack], "start": start}
+    with hub_that_says(LOGGED_IN, Answer(body=[run])) as script:
+        result = flip(script, tmp_path, "queue", "list")
+    assert result.exit_code == 0, result.output
+    assert all(shown in result.output for shown in ("r7", "trusts-not-connected KCH", "unknown: no-net-fits"))
+
+
+@pytest.mark.requirement("RUN-4")
+def test_a_run_may_ask_for_some_of_the_trusts_and_for_gpus(tmp_path: Path):
+    payload = tmp_path / "payload.json"
+    payload.write_text("{}")
+    asked = ("train", "m", str(payload), "--minimum-trusts", "2", "--resources")
+    with hub_that_says(LOGGED_IN, Answer(status=202, body={})) as script:
+        assert flip(script, tmp_path, *asked, "two").exit_code == 2
+        assert flip(script, tmp_path, *asked, '{"gpus": 2}').exit_code == 0
+    assert script.bodies[-1] == {
+        "model_id": "m",
+        "payload": {},
+        "minimum_trusts": 2,
+        "resources": {"gpus": 2},
+    }

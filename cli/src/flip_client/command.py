@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from flip_client import auditing, operating
-from flip_client.hub import Hub
+from flip_client import auditing, nets, operating
+from flip_client.hub import Hub, View
 from flip_client.problem import Problem, Unreachable
 from flip_client.terminal import keep, logged_in, out, show_table, show_view
 from flip_client.trust import TrustOperator
@@ -21,6 +21,8 @@ app = typer.Typer(
 app.add_typer(auditing.audit, name="audit")
 app.add_typer(operating.events, name="events")
 app.add_typer(operating.projections, name="projections")
+app.add_typer(nets.nets, name="nets")
+app.add_typer(nets.queue, name="queue")
 
 
 @app.command()
@@ -114,10 +116,19 @@ def model(project_id: str, name: str, description: str, framework: str = "nvflar
 
 
 @app.command()
-def train(model_id: str, payload: Path) -> None:
+def train(
+    model_id: str,
+    payload: Path,
+    minimum_trusts: Annotated[int | None, typer.Option(help="Start with as many; all where it isn't said.")] = None,
+    resources: Annotated[
+        View | None,
+        typer.Option(parser=json.loads, metavar="JSON", help='What each Trust must have: {"gpus": 1}.'),
+    ] = None,
+) -> None:
     """Initiate training with the payload in a JSON file."""
     with logged_in() as hub:
-        show_view(hub.initiate_training(model_id, json.loads(payload.read_text())))
+        asked = json.loads(payload.read_text())
+        show_view(hub.initiate_training(model_id, asked, minimum_trusts=minimum_trusts, resources=resources))
 
 
 @app.command()

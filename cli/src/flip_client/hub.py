@@ -93,9 +93,12 @@ class Hub:
 
     # --- runs and results -----------------------------------------------------------------------------------------
 
-    def initiate_training(self, model_id: Id, payload: View) -> View:
-        """Queue a run of the model with this payload."""
-        return self.session.post("/api/scheduler/runs", {"model_id": str(model_id), "payload": payload})
+    def initiate_training(
+        self, model_id: Id, payload: View, *, minimum_trusts: int | None = None, resources: View | None = None
+    ) -> View:
+        """Queue a run of the model: on at least so many Trusts (None: all), each with `resources`."""
+        asked = {"minimum_trusts": minimum_trusts, "resources": resources}
+        return self.session.post("/api/scheduler/runs", {"model_id": str(model_id), "payload": payload, **asked})
 
     def run(self, run_id: Id) -> View:
         """A run: its state, its place in the queue, its timeline."""
@@ -120,6 +123,22 @@ class Hub:
     def nets(self) -> list[View]:
         """The nets and what they do."""
         return self.session.get("/api/scheduler/nets")
+
+    def drain_net(self, net: str, because: str, *, draining: bool = True) -> View:
+        """Give a net no further run, or let it take runs again."""
+        return self.session.put(f"/api/scheduler/nets/{net}/draining", {"draining": draining, "reason": because})
+
+    def queue(self) -> list[View]:
+        """The waiting runs of all projects, in order."""
+        return self.session.get("/api/scheduler/queue")
+
+    def prioritise(self, run_id: Id, priority: int, because: str) -> View:
+        """Give a run another priority, from 0 to 9."""
+        return self.session.put(f"/api/scheduler/runs/{run_id}/priority", {"priority": priority, "reason": because})
+
+    def weigh(self, project_id: Id, weight: int, because: str) -> View:
+        """Give a project another weight, from 1 to 10."""
+        return self.session.put(f"/api/scheduler/projects/{project_id}/weight", {"weight": weight, "reason": because})
 
     def results(self, run_id: Id) -> View:
         """What a run's results are."""

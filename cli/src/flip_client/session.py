@@ -57,6 +57,10 @@ class Session:
         """What a POST of this JSON answers, parsed."""
         return self.request("POST", path, json=body)
 
+    def put(self, path: str, body: Any) -> Any:
+        """PUT; the answer's JSON."""
+        return self.request("PUT", path, json=body)
+
     def request(self, method: str, path: str, **more: Any) -> Any:
         """Send a request, again while a service has yet to hear of what we know. Raises Problem and Unreachable."""
         deadline = time.monotonic() + _PATIENCE_S

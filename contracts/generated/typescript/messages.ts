@@ -11,6 +11,13 @@ export interface Checkpoint {
   readonly digest: string;
 }
 
+/** What a run asks of each Trust that takes part, or what a net has for it at one. Memory in MiB; of a GPU, each. */
+export interface Resources {
+  readonly gpus?: number;
+  readonly gpu_memory_mib?: number;
+  readonly memory_mib?: number;
+}
+
 /** Studies of a project at one Trust by state, each as it may leave the Trust. */
 export interface StudyCounts {
   readonly queued?: number | "suppressed";
@@ -95,6 +102,20 @@ export interface CohortQuerySavedV1 {
   readonly query_digest: string;
   readonly trusts: ReadonlyArray<string>;
   readonly imaging: boolean;
+}
+
+/**
+ * A Trust's answer to a round can't count, for the reason said; the round goes on without it where enough are left.
+ *
+ * Rounds count from 0.
+ */
+export interface ContributionExcludedV1 {
+  readonly run_id: string;
+  readonly project_id: string;
+  readonly attempt: number;
+  readonly trust: string;
+  readonly round: number;
+  readonly reason: string;
 }
 
 /** Delete the project's images, labels and prepared data. */
@@ -233,17 +254,25 @@ export interface ModelEditedV1 {
   readonly description: string;
 }
 
+/** An admin drains the net, with the reason: it ends what it holds and is given no further run. */
+export interface NetDrainingV1 {
+  readonly net: string;
+  readonly reason: string;
+}
+
 /**
  * The net can take a run: its server is up and these Trusts are connected.
  *
  * `fencing` is that of the last assignment it has heard of and done with, 0 before the first: a net that has not heard
- * of its present assignment yet is not free.
+ * of its present assignment yet is not free. `resources` is what the net has for a run at each Trust; where a Trust is
+ * not named there, its operator has not said, and nothing is matched.
  */
 export interface NetFreeV1 {
   readonly net: string;
   readonly framework: "nvflare" | "flower";
   readonly trusts: ReadonlyArray<string>;
   readonly fencing?: number;
+  readonly resources?: Readonly<Record<string, Resources>>;
 }
 
 /** The net is alive. It renews the lease of the run that the net holds. */
@@ -261,6 +290,12 @@ export interface NetLostV1 {
   readonly project_id: string;
   readonly net: string;
   readonly attempt: number;
+}
+
+/** An admin lets the net take runs again, with the reason. */
+export interface NetUndrainedV1 {
+  readonly net: string;
+  readonly reason: string;
 }
 
 /** At the hub. */
@@ -352,6 +387,13 @@ export interface ProjectUnstagedV1 {
   readonly reason: string;
 }
 
+/** An admin gave the project a weight, with the reason: it gets that many turns where one of weight 1 gets one. */
+export interface ProjectWeightedV1 {
+  readonly project_id: string;
+  readonly weight: number;
+  readonly reason: string;
+}
+
 /** At the hub. */
 export interface ProjectionsRebuiltV1 {
   readonly process: string;
@@ -415,7 +457,12 @@ export interface RoundCompleteV1 {
   readonly trusts: ReadonlyArray<string>;
 }
 
-/** The run was given to a net. Reports of an older attempt or a smaller fencing number are refused from here on. */
+/**
+ * The run was given to a net. Reports of an older attempt or a smaller fencing number are refused from here on.
+ *
+ * `trusts` are those that take part in this attempt, `minimum_trusts` as many as have to (None means all of them).
+ * `virtual_start` and `virtual_finish` are what the project is charged: see `flip_scheduler.fairness`.
+ */
 export interface RunAssignedV1 {
   readonly run_id: string;
   readonly project_id: string;
@@ -428,6 +475,9 @@ export interface RunAssignedV1 {
   readonly trusts: ReadonlyArray<string>;
   readonly payload: Readonly<Record<string, unknown>>;
   readonly checkpoint?: Checkpoint | null;
+  readonly minimum_trusts?: number | null;
+  readonly virtual_start?: number;
+  readonly virtual_finish?: number;
 }
 
 /** Count the persons that fit, by your own rules, before the deadline. */
@@ -467,7 +517,20 @@ export interface RunPreparedV1 {
   readonly dataset_digest: string;
 }
 
-/** A researcher initiated training; the run waits for a net. */
+/** An admin gave the run another priority, with the reason: from 0, the last, to 9, the first. */
+export interface RunPrioritisedV1 {
+  readonly run_id: string;
+  readonly project_id: string;
+  readonly priority: number;
+  readonly reason: string;
+}
+
+/**
+ * A researcher initiated training; the run waits for a net.
+ *
+ * At least `minimum_trusts` of `trusts` have to take part; None means all. `virtual_time` is that of the queue when
+ * the run came: see `flip_scheduler.fairness`.
+ */
 export interface RunQueuedV1 {
   readonly run_id: string;
   readonly project_id: string;
@@ -476,6 +539,9 @@ export interface RunQueuedV1 {
   readonly job: "nnunet" | "custom";
   readonly trusts: ReadonlyArray<string>;
   readonly payload: Readonly<Record<string, unknown>>;
+  readonly minimum_trusts?: number | null;
+  readonly resources?: Resources;
+  readonly virtual_time?: number;
 }
 
 /** The attempt ended without a result; the run waits for a net again and goes on from its last completed round. */
@@ -729,15 +795,20 @@ export interface Messages {
   readonly "flip.projects.ProjectEdited.v1": ProjectEditedV1;
   readonly "flip.projects.ProjectStaged.v1": ProjectStagedV1;
   readonly "flip.projects.ProjectUnstaged.v1": ProjectUnstagedV1;
+  readonly "flip.scheduler.NetDraining.v1": NetDrainingV1;
   readonly "flip.scheduler.NetLost.v1": NetLostV1;
+  readonly "flip.scheduler.NetUndrained.v1": NetUndrainedV1;
+  readonly "flip.scheduler.ProjectWeighted.v1": ProjectWeightedV1;
   readonly "flip.scheduler.RunAssigned.v1": RunAssignedV1;
   readonly "flip.scheduler.RunFailed.v1": RunFailedV1;
   readonly "flip.scheduler.RunFinished.v1": RunFinishedV1;
+  readonly "flip.scheduler.RunPrioritised.v1": RunPrioritisedV1;
   readonly "flip.scheduler.RunQueued.v1": RunQueuedV1;
   readonly "flip.scheduler.RunRequeued.v1": RunRequeuedV1;
   readonly "flip.scheduler.RunStopped.v1": RunStoppedV1;
   readonly "flip.scheduler.RunStopping.v1": RunStoppingV1;
   readonly "flip.trainer-node.AttemptEnded.v1": AttemptEndedV1;
+  readonly "flip.trainer-node.ContributionExcluded.v1": ContributionExcludedV1;
   readonly "flip.trainer-node.EndRun.v1": EndRunV1;
   readonly "flip.trainer-node.MetricReported.v1": MetricReportedV1;
   readonly "flip.trainer-node.NetFree.v1": NetFreeV1;

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flip_contracts.base import Event, ModelId, NetName, ProjectId, ReasonCode, RunId, Sha256, TrustCode
 from flip_contracts.projects import Framework, Job
-from flip_contracts.topics import RUN
+from flip_contracts.topics import NET_SERVICE, RUN, SHARE
 
 
 class TrainingPayload(BaseModel):
@@ -25,6 +25,16 @@ class TrainingPayload(BaseModel):
     starting_fed_round: Annotated[int, Field(ge=0)] = 0
 
 
+class Resources(BaseModel):
+    """What a run asks of each Trust that takes part, or what a net has for it at one. Memory in MiB; of a GPU, each."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    gpus: Annotated[int, Field(ge=0)] = 0
+    gpu_memory_mib: Annotated[int, Field(ge=0)] = 0
+    memory_mib: Annotated[int, Field(ge=0)] = 0
+
+
 class Checkpoint(BaseModel):
     """The global weights after a round, as kept in the object store.
 
@@ -39,7 +49,11 @@ class Checkpoint(BaseModel):
 
 
 class RunQueued(Event, topic=RUN, version=1):
-    """A researcher initiated training; the run waits for a net."""
+    """A researcher initiated training; the run waits for a net.
+
+    At least `minimum_trusts` of `trusts` have to take part; None means all. `virtual_time` is that of the queue when
+    the run came: see `flip_scheduler.fairness`.
+    """
 
     run_id: RunId
     project_id: ProjectId
@@ -48,10 +62,26 @@ class RunQueued(Event, topic=RUN, version=1):
     job: Job
     trusts: frozenset[TrustCode]
     payload: dict[str, Any]
+    minimum_trusts: int | None = None
+    resources: Resources = Resources()
+    virtual_time: int = 0
+
+
+class RunPrioritised(Event, topic=RUN, version=1):
+    """An admin gave the run another priority, with the reason: from 0, the last, to 9, the first."""
+
+    run_id: RunId
+    project_id: ProjectId
+    priority: int
+    reason: str
 
 
 class RunAssigned(Event, topic=RUN, version=1):
-    """The run was given to a net. Reports of an older attempt or a smaller fencing number are refused from here on."""
+    """The run was given to a net. Reports of an older attempt or a smaller fencing number are refused from here on.
+
+    `trusts` are those that take part in this attempt, `minimum_trusts` as many as have to (None means all of them).
+    `virtual_start` and `virtual_finish` are what the project is charged: see `flip_scheduler.fairness`.
+    """
 
     run_id: RunId
     project_id: ProjectId
@@ -64,6 +94,9 @@ class RunAssigned(Event, topic=RUN, version=1):
     trusts: frozenset[TrustCode]
     payload: dict[str, Any]
     checkpoint: Checkpoint | None = None
+    minimum_trusts: int | None = None
+    virtual_start: int = 0
+    virtual_finish: int = 0
 
 
 class RunRequeued(Event, topic=RUN, version=1):
@@ -117,3 +150,25 @@ class NetLost(Event, topic=RUN, version=1):
     project_id: ProjectId
     net: NetName
     attempt: int
+
+
+class ProjectWeighted(Event, topic=SHARE, version=1):
+    """An admin gave the project a weight, with the reason: it gets that many turns where one of weight 1 gets one."""
+
+    project_id: ProjectId
+    weight: int
+    reason: str
+
+
+class NetDraining(Event, topic=NET_SERVICE, version=1):
+    """An admin drains the net, with the reason: it ends what it holds and is given no further run."""
+
+    net: NetName
+    reason: str
+
+
+class NetUndrained(Event, topic=NET_SERVICE, version=1):
+    """An admin lets the net take runs again, with the reason."""
+
+    net: NetName
+    reason: str

@@ -51,6 +51,18 @@ RUN = Topic(
     readers=frozenset({"files", "projects", "trainer-node"}),
     description="Runs: queued, assigned to a net, ended.",
 )
+SHARE = Topic(
+    "flip.scheduler.share",
+    key="project_id",
+    owner="scheduler",
+    description="What an admin lets each project have of the nets.",
+)
+NET_SERVICE = Topic(
+    "flip.scheduler.net",
+    key="net",
+    owner="scheduler",
+    description="Nets that an admin drains, and those that take runs again.",
+)
 NET = Topic(
     "flip.trainer-node.net",
     key="net",

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 from flip_contracts.base import Command, Event, NetName, Open, ProjectId, ReasonCode, Report, RunId, Sha256, TrustCode
 from flip_contracts.projects import Framework
-from flip_contracts.scheduler import Checkpoint
+from flip_contracts.scheduler import Checkpoint, Resources
 from flip_contracts.topics import NET, TRAINING, TRAINING_COMMANDS, TRAINING_REPORTS, WORKER_REPORTS
 
 NetState = Literal["starting", "free", "assigned", "running", "cleaning"]
@@ -15,13 +17,15 @@ class NetFree(Event, topic=NET, version=1):
     """The net can take a run: its server is up and these Trusts are connected.
 
     `fencing` is that of the last assignment it has heard of and done with, 0 before the first: a net that has not heard
-    of its present assignment yet is not free.
+    of its present assignment yet is not free. `resources` is what the net has for a run at each Trust; where a Trust is
+    not named there, its operator has not said, and nothing is matched.
     """
 
     net: NetName
     framework: Framework
     trusts: frozenset[TrustCode]
     fencing: int = 0
+    resources: dict[TrustCode, Resources] = Field(default_factory=dict[TrustCode, Resources])
 
 
 class NetHeartbeat(Event, topic=NET, version=1):
@@ -84,6 +88,20 @@ class RoundComplete(Event, topic=TRAINING, version=1):
     rounds: int
     checkpoint: Checkpoint
     trusts: frozenset[TrustCode]
+
+
+class ContributionExcluded(Event, topic=TRAINING, version=1):
+    """A Trust's answer to a round can't count, for the reason said; the round goes on without it where enough are left.
+
+    Rounds count from 0.
+    """
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    trust: TrustCode
+    round: int
+    reason: ReasonCode
 
 
 class MetricReported(Event, topic=TRAINING, version=1):

@@ -14,12 +14,13 @@ from flip_chassis.log import Cause
 from flip_chassis.testing import settings_for
 from flip_chassis.work import Work
 from flip_contracts.base import ModelId, ProjectId, RunId
-from flip_contracts.scheduler import RunQueued
+from flip_contracts.scheduler import Resources, RunQueued
 from flip_contracts.trainer_node import AttemptEnded, NetFree, NetHeartbeat, ResultsCollected
 from flip_local.testing import Database, Kafka
 from flip_scheduler import consumers, domain, store
 from flip_scheduler.dispatch import Dispatcher
 from flip_scheduler.main import MIGRATIONS
+from flip_scheduler.matching import pair
 from flip_scheduler.settings import SchedulerSettings
 
 pytestmark = pytest.mark.parts
@@ -51,7 +52,9 @@ class Walk:
             return run.state
 
     async def step(self) -> None:
-        move = self.choose.choice(["queue", "queue", "free", "free", "beat", "end", "collect", "stop", "wait", "stale"])
+        move = self.choose.choice(
+            ["queue", "queue", "free", "free", "beat", "end", "collect", "stop", "wait", "stale", "admin"]
+        )
         run_id = self.choose.choice(self.runs) if self.runs else None
         self.now += timedelta(seconds=1)
         match move:
@@ -61,6 +64,8 @@ class Walk:
                 await self.free(self.choose.choice(NETS))
             case "beat":
                 await self.beat(self.choose.choice(NETS))
+            case "admin":
+                await self.decide()
             case "wait":
                 self.now += timedelta(seconds=self.choose.choice([5, 90]))
                 await self.dispatcher.lose_silent_nets(self.work())
@@ -74,14 +79,38 @@ class Walk:
         project = ProjectId(UUID(int=self.choose.randrange(1, 4)))
         self.runs.append(run_id)
         chosen = {"framework": "nvflare", "job": "nnunet", "trusts": TRUSTS, "payload": {}}
-        queued = RunQueued(run_id=run_id, project_id=project, model_id=ModelId(uuid7()), **chosen)
+        queued = RunQueued(
+            run_id=run_id,
+            project_id=project,
+            model_id=ModelId(uuid7()),
+            minimum_trusts=self.choose.choice([None, 1, 2]),
+            resources=Resources(gpus=self.choose.choice([0, 0, 1])),
+            **chosen,
+        )
         await self.dispatcher.queue(self.work(), queued)
+
+    async def decide(self) -> None:
+        """What an admin may do at any time."""
+        match self.choose.choice(["drain", "undrain", "undrain", "weigh", "prioritise"]):
+            case "weigh":
+                project = ProjectId(UUID(int=self.choose.randrange(1, 4)))
+                await self.dispatcher.weigh(self.work(), project, self.choose.randrange(1, 5), "fair")
+            case "prioritise":
+                for run in (await store.waiting(self.db))[:1]:
+                    await self.dispatcher.prioritise(self.work(), run.run_id, self.choose.randrange(10), "urgent")
+            case what:
+                net = self.choose.choice(NETS)
+                await self.dispatcher.drain(self.work(), net, draining=what == "drain", reason="disks")
+
+    def connected(self) -> frozenset[str]:
+        return self.choose.choice([TRUSTS, TRUSTS, frozenset({"KCH"}), frozenset()])
 
     async def free(self, net: str) -> None:
         """The net has done with its last assignment, or has not heard of it yet."""
         known = await store.net(self.db, net)
         fencing = self.choose.choice([known["fencing"], known["fencing"] - 1]) if known else 0
-        free = NetFree(net=net, framework="nvflare", trusts=TRUSTS, fencing=max(fencing, 0))
+        has = {"KCH": Resources(gpus=self.choose.choice([0, 1]))}
+        free = NetFree(net=net, framework="nvflare", trusts=self.connected(), fencing=max(fencing, 0), resources=has)
         if known and known["run_id"] and fencing == known["fencing"]:
             await self.about_run("end", known["run_id"], await self.state(known["run_id"]))
         await self.dispatcher.hear_free_net(self.work(), free)
@@ -93,7 +122,7 @@ class Walk:
         fencing = known["fencing"] if known else None
         state = "running" if known and known["run_id"] else "free"
         await self.dispatcher.hear_heartbeat(
-            self.work(), NetHeartbeat(net=net, state=state, trusts=TRUSTS, fencing=fencing)
+            self.work(), NetHeartbeat(net=net, state=state, trusts=self.connected(), fencing=fencing)
         )
 
     async def about_run(self, move: str, run_id: RunId, run: domain.Run) -> None:
@@ -117,6 +146,10 @@ class Walk:
             case _:
                 pass
 
+    async def draining(self) -> dict[str, int]:
+        """The last assignment of each net that drains: it gets no other."""
+        return {net["net"]: net["fencing"] for net in await store.nets(self.db) if net["draining"]}
+
     async def check(self) -> None:
         """No net has two runs, no run two nets, none is lost, and what can run does."""
         nets = await store.nets(self.db)
@@ -133,7 +166,12 @@ class Walk:
             row = await store.run(self.db, run_id)
             assert row is not None
             assert (row["status"], row["attempt"], row["fencing"]) == (run.status, run.attempt, run.fencing)
-        assert not (waiting and await store.free_nets(self.db, self.now))
+            assert row["priority"] == run.priority
+            if row["taking_part"] is not None:
+                assert set(row["taking_part"]) <= TRUSTS
+                assert len(row["taking_part"]) >= (row["minimum_trusts"] or len(TRUSTS))
+        queue = await self.dispatcher.queue_in_order(self.db, self.now)
+        assert pair(queue, await store.catalogue(self.db, self.now)) is None
         fencings = [run.fencing for run in states.values() if run.fencing]
         assert len(fencings) == len(set(fencings))
 
@@ -154,6 +192,9 @@ async def test_whatever_is_heard_in_whatever_order_no_net_has_two_runs_and_no_ru
 ) -> None:
     walk.choose.seed(seed)
     for _ in range(STEPS):
+        before = await walk.draining()
         await walk.step()
+        after = await walk.draining()
+        assert all(after[net] == before[net] for net in before.keys() & after.keys())
         await walk.check()
     assert any([(await walk.state(run_id)).attempt for run_id in walk.runs])

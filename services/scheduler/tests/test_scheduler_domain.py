@@ -1,7 +1,6 @@
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from functools import reduce
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import pytest
@@ -11,17 +10,23 @@ from flip_contracts.base import Message, ModelId, ProjectId, RunId
 from flip_contracts.projects import Framework
 from flip_contracts.scheduler import (
     Checkpoint,
+    NetDraining,
     NetLost,
+    NetUndrained,
+    ProjectWeighted,
+    Resources,
     RunAssigned,
     RunFailed,
     RunFinished,
+    RunPrioritised,
     RunRequeued,
     RunStopped,
     RunStopping,
 )
 from flip_contracts.trainer_node import AttemptEnded
 from flip_scheduler import domain
-from flip_scheduler.domain import Model, Net, Readiness, Run, Waiting
+from flip_scheduler.domain import Model, Place, Readiness, Request, Run
+from flip_scheduler.fairness import Charge
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,12 +39,16 @@ ROUND_3 = Checkpoint(round=3, object="runs/1/rounds/3.npz", digest="a" * 64)
 
 
 def queued() -> Run:
-    return domain.RUNS.after([domain.initiate(RUN, NNUNET, READY, PAYLOAD)])
+    return domain.RUNS.after([domain.initiate(RUN, NNUNET, READY, Request(PAYLOAD))])
 
 
 def assigned(run: Run | None = None, fencing: int = 7, checkpoint: Checkpoint | None = None) -> Run:
     run = run or queued()
-    return domain.evolve(run, domain.assign(run, "net1", fencing, checkpoint))
+    return domain.evolve(run, domain.assign(run, place(fencing), checkpoint))
+
+
+def place(fencing: int) -> Place:
+    return Place("net1", fencing, READY.approved, Charge(0, 0))
 
 
 def ended(run: Run, outcome: Any, **changes: Any) -> AttemptEnded:
@@ -49,9 +58,37 @@ def ended(run: Run, outcome: Any, **changes: Any) -> AttemptEnded:
 
 @pytest.mark.requirement("RUN-1")
 def test_training_starts_where_nothing_is_missing() -> None:
-    event = domain.initiate(RUN, NNUNET, READY, PAYLOAD)
+    event = domain.initiate(RUN, NNUNET, READY, Request(PAYLOAD))
     assert event.trusts == {"KCH", "UCLH"}
     assert event.payload["fold_id"] == "all"
+
+
+@pytest.mark.requirement("RUN-4")
+def test_a_run_on_gpus_asks_for_one_at_each_trust_unless_it_asks_for_more() -> None:
+    cuda = PAYLOAD | {"device": "cuda"}
+    assert domain.initiate(RUN, NNUNET, READY, Request(PAYLOAD)).resources == Resources()
+    assert domain.initiate(RUN, NNUNET, READY, Request(cuda)).resources == Resources(gpus=1)
+    asked = Resources(gpus=2, gpu_memory_mib=16384, memory_mib=65536)
+    assert domain.initiate(RUN, NNUNET, READY, Request(cuda, resources=asked)).resources == asked
+    with pytest.raises(Refused) as caught:
+        domain.initiate(RUN, NNUNET, READY, Request(cuda, resources=Resources(memory_mib=4096)))
+    assert [each["field"] for each in caught.value.facts["missing"]] == ["resources.gpus"]
+
+
+@pytest.mark.requirement("RUN-4")
+@pytest.mark.parametrize("wrong", [0, -1, 3])
+def test_no_more_trusts_can_be_asked_for_than_have_approved_and_no_fewer_than_one(wrong: int) -> None:
+    assert domain.initiate(RUN, NNUNET, READY, Request(PAYLOAD, minimum_trusts=1)).minimum_trusts == 1
+    with pytest.raises(Refused) as caught:
+        domain.initiate(RUN, NNUNET, READY, Request(PAYLOAD, minimum_trusts=wrong))
+    assert [each["field"] for each in caught.value.facts["missing"]] == ["minimum_trusts"]
+
+
+@pytest.mark.requirement("RUN-2")
+def test_nnunet_is_trained_on_either_framework() -> None:
+    for framework in get_args(Framework):
+        event = domain.initiate(RUN, Model(MODEL, PROJECT, framework, "nnunet"), READY, Request(PAYLOAD))
+        assert event.framework == framework
 
 
 @pytest.mark.requirement("RUN-1")
@@ -60,7 +97,7 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         frozenset({"GSTT", "KCH", "UCLH"}), frozenset({"KCH"}), {"KCH": LABELS, "UCLH": {"lesion": 1}}, False
     )
     with pytest.raises(Refused) as caught:
-        domain.initiate(RUN, NNUNET, ready, PAYLOAD | {"num_rounds": 0, "rounds": 3})
+        domain.initiate(RUN, NNUNET, ready, Request(PAYLOAD | {"num_rounds": 0, "rounds": 3}))
     missing = caught.value.facts["missing"]
     assert [each["code"] for each in missing] == [
         "images-not-ready",
@@ -79,7 +116,7 @@ def test_a_project_that_no_trust_approved_can_not_train() -> None:
     with refused(
         "run-not-ready", missing=[{"code": "project-not-approved", "detail": "No Trust has approved the project."}]
     ):
-        domain.initiate(RUN, NNUNET, nobody, PAYLOAD)
+        domain.initiate(RUN, NNUNET, nobody, Request(PAYLOAD))
 
 
 @pytest.mark.parametrize(
@@ -97,13 +134,13 @@ def test_a_project_that_no_trust_approved_can_not_train() -> None:
 @pytest.mark.requirement("NNU-6")
 def test_a_wrong_field_of_the_payload_is_named(change: Mapping[str, Any], field: str) -> None:
     with pytest.raises(Refused) as caught:
-        domain.initiate(RUN, NNUNET, READY, {**PAYLOAD, **change})
+        domain.initiate(RUN, NNUNET, READY, Request({**PAYLOAD, **change}))
     assert {each["field"] for each in caught.value.facts["missing"]} == {field}
 
 
 def test_a_job_that_no_net_runs_is_refused_by_name() -> None:
     with pytest.raises(Refused) as caught:
-        domain.initiate(RUN, Model(MODEL, PROJECT, "flower", "custom"), READY, {})
+        domain.initiate(RUN, Model(MODEL, PROJECT, "flower", "custom"), READY, Request({}))
     assert [each["code"] for each in caught.value.facts["missing"]] == ["job-not-offered"]
 
 
@@ -188,61 +225,7 @@ def test_results_of_a_stopped_run_do_not_finish_it() -> None:
     assert domain.fail(run, "results-refused") == []
 
 
-# --- who is next --------------------------------------------------------------------------------------------------
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-TRUSTS = st.frozensets(st.sampled_from(["GSTT", "KCH", "UCLH"]), min_size=1)
-FRAMEWORKS: st.SearchStrategy[Framework] = st.sampled_from(["nvflare", "flower"])
-QUEUES = st.lists(st.tuples(st.integers(1, 4), FRAMEWORKS, TRUSTS, st.integers(0, 50)), max_size=12).map(
-    lambda rows: [
-        Waiting(
-            RunId(UUID(int=number)), ProjectId(UUID(int=project)), framework, trusts, START + timedelta(minutes=age)
-        )
-        for number, (project, framework, trusts, age) in enumerate(rows, start=100)
-    ]
-)
-SERVED = st.dictionaries(st.integers(1, 4).map(lambda number: ProjectId(UUID(int=number))), st.integers(1, 99))
-NETS = st.lists(st.tuples(FRAMEWORKS, TRUSTS), max_size=4).map(
-    lambda rows: [Net(f"net{number}", framework, trusts) for number, (framework, trusts) in enumerate(rows)]
-)
-
-
-@given(QUEUES, SERVED)
-@pytest.mark.requirement("RUN-4")
-def test_no_run_leaves_the_queue_by_being_ordered(waiting: list[Waiting], served: dict[ProjectId, int]) -> None:
-    assert sorted(domain.in_fair_order(waiting, served), key=str) == sorted(waiting, key=str)
-
-
-@given(QUEUES, SERVED)
-@pytest.mark.requirement("RUN-4")
-def test_projects_take_turns_and_within_one_the_oldest_goes_first(
-    waiting: list[Waiting], served: dict[ProjectId, int]
-) -> None:
-    order = domain.in_fair_order(waiting, served)
-    for project in {run.project_id for run in waiting}:
-        ages = [run.queued_at for run in order if run.project_id == project]
-        assert ages == sorted(ages)
-    turns = [[run.project_id for run in order[: place + 1]].count(run.project_id) for place, run in enumerate(order)]
-    assert turns == sorted(turns)
-    first_turn = [served.get(run.project_id, 0) for run, turn in zip(order, turns, strict=True) if turn == 1]
-    assert first_turn == sorted(first_turn)
-
-
-@given(QUEUES, NETS)
-@pytest.mark.requirement("RUN-2")
-def test_a_free_net_that_fits_is_never_left_idle_and_none_is_given_what_does_not_fit(
-    waiting: list[Waiting], nets: list[Net]
-) -> None:
-    queue = domain.in_fair_order(waiting, {})
-    chosen = domain.pair(queue, nets)
-    fitting = [run for run in queue if any(net.framework == run.framework and run.trusts <= net.trusts for net in nets)]
-    assert (chosen is None) == (not fitting)
-    if chosen:
-        run, net = chosen
-        assert run == fitting[0]
-        assert net.framework == run.framework
-        assert run.trusts <= net.trusts
-
+# --- the machine as a whole ---------------------------------------------------------------------------------------
 
 MOVES = st.lists(
     st.sampled_from(["assign", "interrupted", "failed", "stopped", "stop", "lose", "release", "publish", "stale"]),
@@ -254,7 +237,7 @@ def moved(run: Run, move: str, fencing: int) -> list[Message]:
     events: list[Message] = []
     match move:
         case "assign" if run.status == "queued":
-            events = [domain.assign(run, "net1", fencing, None)]
+            events = [domain.assign(run, place(fencing), None)]
         case "stop" if run.status in {"queued", "assigned"}:
             events = [domain.stop(run, held=run.is_held)]
         case "interrupted" | "failed" | "stopped":
@@ -287,3 +270,33 @@ def test_a_run_is_always_waiting_or_held_or_ended_and_an_end_is_final(moves: lis
     assert fencings == sorted(set(fencings))
     endings = [event for event in history if isinstance(event, RunStopped | RunFinished | RunFailed)]
     assert len(endings) == (run.status in domain.ENDED)
+
+
+# --- what an admin decides ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("RUN-4")
+def test_a_run_has_the_priority_that_was_given_last_until_it_has_ended() -> None:
+    run = queued()
+    [event] = domain.prioritise(run, 9, "the ward waits")
+    assert isinstance(event, RunPrioritised)
+    run = assigned(domain.evolve(run, event))
+    assert run.priority == 9
+    assert domain.prioritise(run, 9, "again") == []
+    ended_run = domain.evolve(run, domain.finish(run, "b" * 64)[0])
+    with refused("run-has-ended", status="finished"):
+        domain.prioritise(ended_run, 0, "too late")
+
+
+@pytest.mark.requirement("RUN-4")
+def test_a_decision_that_changes_nothing_is_not_said() -> None:
+    said = domain.weigh(domain.WEIGHTS.initial, PROJECT, 3, "a large study")
+    assert [type(event) for event in said] == [ProjectWeighted]
+    assert domain.weigh(domain.WEIGHTS.after(said), PROJECT, 3, "a large study") == []
+
+    drained = domain.drain(domain.DRAINS.initial, "net1", True, "new disks")
+    assert [type(event) for event in drained] == [NetDraining]
+    assert domain.drain(domain.DRAINS.after(drained), "net1", True, "new disks") == []
+    back = domain.drain(domain.DRAINS.after(drained), "net1", False, "disks are in")
+    assert [type(event) for event in back] == [NetUndrained]
+    assert domain.drain(domain.DRAINS.after([*drained, *back]), "net1", False, "again") == []

@@ -20,12 +20,13 @@ from flip_contracts.imaging import ImagingReady, LabelsRegistered
 from flip_contracts.projects import (
     ApprovalWithdrawn,
     EnrichmentConfirmed,
+    Framework,
     ModelCreated,
     ProjectApproved,
     ProjectCreated,
     ProjectStaged,
 )
-from flip_contracts.scheduler import Checkpoint, NetLost, RunAssigned, RunFailed, RunRequeued, RunStopping
+from flip_contracts.scheduler import Checkpoint, NetLost, Resources, RunAssigned, RunFailed, RunRequeued, RunStopping
 from flip_contracts.trainer_node import (
     AttemptEnded,
     MetricReported,
@@ -76,7 +77,7 @@ class World:
         user_id = events[0].user_id
         return user_id, {"Authorization": f"Bearer {self.people.token(user_id)}"}
 
-    async def model(self, owner: UserId) -> ModelCreated:
+    async def model(self, owner: UserId, framework: Framework = "nvflare") -> ModelCreated:
         """A model of an approved project that is not ready yet."""
         project_id, trusts = ProjectId(uuid7()), self.trusts
         created = ProjectCreated(project_id=project_id, owner=owner, name="n", description="", members=frozenset())
@@ -89,7 +90,7 @@ class World:
             project_id=project_id,
             name="m",
             description="",
-            framework="nvflare",
+            framework=framework,
             job="nnunet",
         )
         await self.projects.say(model)
@@ -102,11 +103,12 @@ class World:
             await self.imaging.say(labels)
         await self.projects.say(EnrichmentConfirmed(project_id=project_id))
 
-    async def initiate(self, model: ModelCreated, headers: dict[str, str]) -> dict[str, Any]:
+    async def initiate(self, model: ModelCreated, headers: dict[str, str], **asked: Any) -> dict[str, Any]:
         """Queue a run as soon as the scheduler has heard all that it needs."""
 
         async def queued() -> dict[str, Any] | None:
-            answer = await self.http.post("/api/scheduler/runs", headers=headers, json=self.request(model))
+            request = self.request(model) | asked
+            answer = await self.http.post("/api/scheduler/runs", headers=headers, json=request)
             return answer.json() if answer.status_code == 202 else None
 
         return await eventually(queued)
@@ -114,15 +116,34 @@ class World:
     def request(self, model: ModelCreated, **changes: Any) -> dict[str, Any]:
         return {"model_id": str(model.model_id), "payload": PAYLOAD | changes}
 
-    async def ready_model(self) -> tuple[ModelCreated, dict[str, str]]:
+    async def ready_model(self, framework: Framework = "nvflare") -> tuple[ModelCreated, dict[str, str]]:
         owner, headers = await self.user()
-        model = await self.model(owner)
+        model = await self.model(owner, framework)
         await self.make_ready(model.project_id)
         return model, headers
 
-    async def free(self, number: int, fencing: int = 0) -> None:
-        net = NetFree(net=self.net(number), framework="nvflare", trusts=frozenset(self.trusts), fencing=fencing)
-        await self.node.say(net)
+    async def free(self, number: int, fencing: int = 0, **facts: Any) -> None:
+        usual = {"framework": "nvflare", "trusts": frozenset(self.trusts)}
+        await self.node.say(NetFree(net=self.net(number), fencing=fencing, **usual | facts))
+
+    async def finish(self, number: int, run: RunAssigned) -> None:
+        """The net ends its run with results, and is free again."""
+        results = {"name": "r.zip", "digest": DIGEST, "size_bytes": 9}
+        common = {"run_id": run.run_id, "project_id": run.project_id}
+        collected = ResultsCollected(**of(run), fencing=run.fencing, object="runs/r.zip", **results)
+        await self.node.say(collected)
+        await self.files.say(ResultsPublished(**common, **results, engine="e", signatures="s"))
+        await self.free(number, run.fencing)
+
+    async def net_is(self, number: int, headers: dict[str, str], **facts: Any) -> dict[str, Any]:
+        async def look() -> dict[str, Any] | None:
+            nets = (await self.http.get("/api/scheduler/nets", headers=headers)).json()
+            for net in nets:
+                if net["net"] == self.net(number) and {name: net[name] for name in facts} == facts:
+                    return net
+            return None
+
+        return await eventually(look)
 
     async def run_is(self, run: dict[str, Any], headers: dict[str, str], **facts: Any) -> dict[str, Any]:
         async def look() -> dict[str, Any] | None:
@@ -374,6 +395,201 @@ async def test_members_follow_a_run_live_and_can_go_on_where_they_were(world: Wo
         await world.node.say(AttemptEnded(**of(held), fencing=held.fencing, outcome="failed", reason="plans-differ"))
         async with http.stream("GET", f"{path}/live", headers={"Last-Event-ID": metric["id"]}) as live:
             assert [event["event"] async for event in sent_events(live)] == ["attempt-ended", "failed"]
+
+
+# --- fair share, k of n, GPUs, draining ---------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("RUN-4")
+async def test_an_admins_priority_moves_a_run_ahead_and_nobody_elses_does(world: World) -> None:
+    model, headers = await world.ready_model()
+    first, urgent = await world.initiate(model, headers), await world.initiate(model, headers)
+    path, asked = f"/api/scheduler/runs/{urgent['run_id']}/priority", {"priority": 9, "reason": "a ward waits"}
+    refusal = await world.http.put(path, headers=headers, json=asked)
+    assert (refusal.status_code, refusal.json()["code"]) == (403, "role-not-allowed")
+    _, admin = await world.user("admin")
+    for wrong in ({"priority": 10}, {"priority": -1}, {"reason": ""}):
+        assert (await world.http.put(path, headers=admin, json=asked | wrong)).status_code == 422
+    moved = (await world.http.put(path, headers=admin, json=asked)).json()
+    assert (moved["priority"], moved["queue_position"]) == (9, 1)
+    assert moved["timeline"][-1]["kind"] == "prioritised"
+    assert moved["timeline"][-1]["facts"] == {"priority": 9, "reason": "a ward waits"}
+    assert (await world.run_is(first, headers, queue_position=2))["priority"] == 4
+
+    queue = (await world.http.get("/api/scheduler/queue", headers=admin)).json()
+    ours = [each for each in queue if each["project_id"] == str(model.project_id)]
+    assert [(each["run_id"], each["priority"], each["weight"]) for each in ours] == [
+        (urgent["run_id"], 9, 1),
+        (first["run_id"], 4, 1),
+    ]
+    assert (await world.http.get("/api/scheduler/queue", headers=headers)).status_code == 403
+    await world.free(1)
+    await world.run_is(urgent, headers, state="assigned")
+    await world.run_is(first, headers, state="queued", queue_position=1)
+
+
+@pytest.mark.requirement("RUN-4")
+async def test_a_project_of_weight_2_is_given_two_nets_where_another_is_given_one(world: World) -> None:
+    light, light_owner = await world.ready_model()
+    heavy, heavy_owner = await world.ready_model()
+    path = f"/api/scheduler/projects/{heavy.project_id}/weight"
+    asked = {"weight": 2, "reason": "twice the patients"}
+    assert (await world.http.put(path, headers=heavy_owner, json=asked)).status_code == 403
+    assert (await world.http.put(path, headers=light_owner, json=asked)).status_code == 404
+    _, admin = await world.user("admin")
+
+    async def weighed() -> bool:
+        return (await world.http.put(path, headers=admin, json=asked)).status_code == 200
+
+    await eventually(weighed)
+    assert (await world.http.get(path, headers=heavy_owner)).json()["weight"] == 2
+    runs = [await world.initiate(model, headers) for model, headers in [(light, light_owner), (heavy, heavy_owner)] * 3]
+    queue = (await world.http.get("/api/scheduler/queue", headers=admin)).json()
+    order = [each["project_id"] for each in queue if each["run_id"] in {run["run_id"] for run in runs}]
+    one, two = str(light.project_id), str(heavy.project_id)
+    assert order == [one, two, two, one, two, one]
+
+
+@pytest.mark.requirement("RUN-4")
+async def test_a_run_that_needs_one_of_two_trusts_starts_with_the_one_and_resumes_with_it_only(world: World) -> None:
+    model, headers = await world.ready_model()
+    run = await world.initiate(model, headers, minimum_trusts=1)
+    all_ = await world.initiate(model, headers)
+    one, other = world.trusts
+    await world.free(1, trusts=frozenset({one}))
+    await world.free(2, trusts=frozenset({one}))
+    first = await world.assigned(run)
+    assert (first.trusts, first.minimum_trusts) == ({one}, 1)
+    assert (await world.run_is(run, headers, state="assigned"))["taking_part"] == [one]
+    lacks = (await world.run_is(all_, headers, state="queued"))["waits_for"]
+    assert [(lack["code"], lack["trusts"]) for lack in lacks] == [("trusts-not-connected", [other])]
+
+    await world.node.say(round_done(first, 0))
+    await world.node.say(AttemptEnded(**of(first), fencing=first.fencing, outcome="interrupted", reason="site-gone"))
+    second = await world.assigned(run, attempt=2)
+    assert (second.trusts, second.checkpoint) == ({one}, round_done(first, 0).checkpoint)
+    heartbeat = NetHeartbeat(net=world.net(1), state="free", trusts=frozenset(world.trusts))
+    await world.free(1, first.fencing, trusts=frozenset({one}))
+    await world.node.say(heartbeat)  # the other Trust is connected now
+    assert (await world.assigned(all_)).trusts == frozenset(world.trusts)
+
+
+@pytest.mark.requirement("RUN-4")
+async def test_a_run_waits_for_a_net_with_the_gpus_that_it_asks_for(world: World) -> None:
+    model, headers = await world.ready_model()
+    one, other = world.trusts
+    small, large = Resources(gpus=1, gpu_memory_mib=8000), Resources(gpus=1, gpu_memory_mib=24000)
+    await world.free(1, resources={one: large, other: small})
+    await world.net_is(1, headers, state="free")
+    asked = {"gpus": 1, "gpu_memory_mib": 16000}
+    run = await world.initiate(model, headers, payload=PAYLOAD | {"device": "cuda"}, resources=asked)
+    assert run["state"] == "queued"
+    assert [(lack["code"], lack["trusts"]) for lack in run["waits_for"]] == [("resources-missing", [other])]
+    await world.free(2, resources={one: large, other: large})
+    assert (await world.assigned(run)).net == world.net(2)
+    wrong = await world.http.post(
+        "/api/scheduler/runs", headers=headers, json=world.request(model) | {"resources": {"gpus": -1}}
+    )
+    assert wrong.status_code == 422
+
+
+@pytest.mark.requirement("RUN-4")
+async def test_a_net_that_drains_ends_its_run_and_is_given_no_other_until_it_is_back(world: World) -> None:
+    model, headers = await world.ready_model()
+    first, second = await world.initiate(model, headers), await world.initiate(model, headers)
+    await world.free(1)
+    held = await world.assigned(first)
+    path, drain = f"/api/scheduler/nets/{world.net(1)}/draining", {"draining": True, "reason": "new disks"}
+    _, admin = await world.user("admin")
+    assert (await world.http.put(path, headers=headers, json=drain)).status_code == 403
+    unknown = await world.http.put("/api/scheduler/nets/nowhere/draining", headers=admin, json=drain)
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "net-not-found")
+    drained = (await world.http.put(path, headers=admin, json=drain)).json()
+    assert (drained["state"], drained["draining"], drained["draining_because"]) == ("held", True, "new disks")
+    assert drained["run_id"] == first["run_id"]
+
+    await world.finish(1, held)
+    await world.run_is(first, headers, state="finished")
+    await world.net_is(1, headers, state="free", run_id=None, draining=True)
+    shown = await world.run_is(second, headers, state="queued")
+    assert [(lack["code"], lack["nets"]) for lack in shown["waits_for"]] == [("net-draining", [world.net(1)])]
+    back = await world.http.put(path, headers=admin, json={"draining": False, "reason": "disks are in"})
+    assert (back.json()["state"], back.json()["draining"]) == ("held", False)
+    assert (await world.assigned(second)).net == world.net(1)
+
+
+@pytest.mark.requirement("RUN-4")
+async def test_what_was_asked_for_decided_and_charged_is_made_again_from_the_log(world: World) -> None:
+    model, headers = await world.ready_model()
+    _, admin = await world.user("admin")
+    ours = f"/api/scheduler/projects/{model.project_id}"
+    for number in (1, 2):
+        await world.free(number, trusts=frozenset(world.trusts[:number]))
+        await world.net_is(number, headers, state="free")
+        drained = {"draining": True, "reason": "new disks"}
+        await world.http.put(f"/api/scheduler/nets/{world.net(number)}/draining", headers=admin, json=drained)
+    back = {"draining": False, "reason": "disks are in"}
+    await world.http.put(f"{ours}/weight", headers=admin, json={"weight": 3, "reason": "large"})
+    some = await world.initiate(model, headers, minimum_trusts=1, resources={"gpus": 1})
+    all_ = await world.initiate(model, headers)
+    urgent = {"priority": 7, "reason": "a ward waits"}
+    await world.http.put(f"/api/scheduler/runs/{all_['run_id']}/priority", headers=admin, json=urgent)
+    await world.http.put(f"/api/scheduler/nets/{world.net(1)}/draining", headers=admin, json=back)
+    first = await world.assigned(some)
+    await world.node.say(AttemptEnded(**of(first), fencing=first.fencing, outcome="interrupted", reason="site-gone"))
+    await world.run_is(some, headers, state="queued")
+
+    rebuilds = "/api/scheduler/operations/rebuilds"
+    asked = (await world.http.post(rebuilds, headers=admin, json={"swap": False})).json()
+
+    async def rebuilt() -> dict[str, Any] | None:
+        found = (await world.http.get(f"{rebuilds}/{asked['rebuild_id']}", headers=admin)).json()
+        return found if found["state"] in {"done", "failed"} else None
+
+    found = await eventually(rebuilt)
+    assert found["state"] == "done", found
+    compared = {each["table"]: (each["standing"], each["differing"]) for each in found["tables"]}
+    assert compared["run"] == (2, 0)
+    assert (compared["project_weight"], compared["draining_net"]) == ((1, 0), (1, 0))
+
+
+@pytest.mark.requirement("RUN-5")
+async def test_a_waiting_runs_start_is_estimated_from_finished_runs_only(world: World) -> None:
+    model, headers = await world.ready_model()
+
+    async def start_is(run: dict[str, Any], reason: str) -> None:
+        async def look() -> bool:
+            shown = (await world.http.get(f"/api/scheduler/runs/{run['run_id']}", headers=headers)).json()
+            return shown["start"] is not None and shown["start"]["unknown_because"] == reason
+
+        await eventually(look)
+
+    await world.free(1)
+    await world.net_is(1, headers, state="free")
+    runs = [await world.initiate(model, headers) for _ in range(5)]
+    await start_is(runs[1], "no-finished-runs")
+    assert [lack["code"] for lack in (await world.run_is(runs[1], headers))["waits_for"]] == ["nets-busy"]
+    for run in runs[:3]:
+        await world.finish(1, await world.assigned(run))
+        await world.run_is(run, headers, state="finished", start=None)
+    await world.assigned(runs[3])
+    await start_is(runs[4], "overdue")  # the three took a moment; this one is held for ever
+
+
+@pytest.mark.requirement("RUN-2")
+async def test_nets_of_both_frameworks_run_side_by_side_and_a_run_that_fails_stops_no_other(world: World) -> None:
+    models = {framework: await world.ready_model(framework) for framework in ("nvflare", "flower")}
+    for number, framework in enumerate(("nvflare", "nvflare", "flower"), 1):
+        await world.free(number, framework=framework)
+    runs = [(await world.initiate(*models[framework]), framework) for framework in ("nvflare", "flower", "nvflare")]
+    given = [await world.assigned(run) for run, _ in runs]
+    assert [one.framework for one in given] == ["nvflare", "flower", "nvflare"]
+    assert {one.net for one in given} == {world.net(1), world.net(2), world.net(3)}
+    bad = given[0]
+    await world.node.say(AttemptEnded(**of(bad), fencing=bad.fencing, outcome="failed", reason="plans-differ"))
+    await world.run_is(runs[0][0], models["nvflare"][1], state="failed", reason="plans-differ")
+    for run, framework in runs[1:]:
+        assert (await world.run_is(run, models[framework][1], state="assigned"))["attempt"] == 1
 
 
 @asynccontextmanager

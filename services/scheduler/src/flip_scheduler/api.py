@@ -1,110 +1,75 @@
-"""The routes of runs and nets."""
+"""The routes of runs, the queue and nets."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from flip_chassis.access import known_project, may_see, may_work_on
 from flip_chassis.database import Connection, Row
-from flip_chassis.http import AnyUser, Reading, WorkOfRequest
+from flip_chassis.http import Admin, AnyUser, Reading, SeenProject, WorkOfRequest
 from flip_chassis.ids import uuid7
 from flip_chassis.refusal import NotFound
-from flip_contracts.base import ModelId, NetName, ProjectId, RunId, TrustCode
-from flip_contracts.projects import Framework, Job
-from flip_contracts.scheduler import Checkpoint
-from pydantic import BaseModel, ConfigDict
+from flip_contracts.base import ModelId, NetName, ProjectId, RunId
+from flip_contracts.scheduler import Resources
+from pydantic import BaseModel, ConfigDict, Field
 
 from flip_scheduler import domain, store
 from flip_scheduler.dispatch import Dispatcher
+from flip_scheduler.fairness import HEAVIEST, HIGHEST, LIGHTEST, LOWEST, Share, level
 from flip_scheduler.live import LiveFeed
+from flip_scheduler.views import Metric, NetView, News, Queue, QueueEntry, RunView, RunWithTimeline
 
 router = APIRouter(tags=["runs"])
 
-State = Literal[
-    "queued", "assigned", "preparing", "training", "collecting", "stopping", "stopped", "finished", "failed"
-]
-NetState = Literal["free", "held", "released", "lost", "silent"]
-_STATE_OF_STAGE: dict[str, State] = {
-    "assigned": "assigned",
-    "preparing": "preparing",
-    "fingerprint": "preparing",
-    "planning": "preparing",
-    "preprocessing": "preparing",
-    "training": "training",
-    "collecting": "collecting",
-}
-
 
 class InitiateTraining(BaseModel):
-    """What is to be trained. The payload is checked with all else, so that one answer names all that is missing."""
+    """What is to be trained. The payload is checked with all else, so that one answer names all that is missing.
+
+    With `minimum_trusts` the run starts as soon as so many of the project's Trusts can take part; without, all have to.
+    `resources` is what it needs at each of them; without, one GPU where the payload's device is `cuda`.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     model_id: ModelId
     payload: dict[str, Any]
+    minimum_trusts: int | None = None
+    resources: Resources | None = None
 
 
-class News(BaseModel):
-    """One entry of a run's timeline."""
+class Reasoned(BaseModel):
+    """An admin's decision says why; the reason is recorded."""
 
-    number: int
-    at: datetime
-    kind: str
-    attempt: int
-    facts: dict[str, Any]
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
 
 
-class RunView(BaseModel):
-    """A run as it stands. `queue_position` counts from 1."""
+class Priority(Reasoned):
+    """From 0, the last, to 9, the first; 4 is an ordinary run's."""
 
-    run_id: RunId
+    priority: Annotated[int, Field(ge=LOWEST, le=HIGHEST)]
+
+
+class Weight(Reasoned):
+    """How many turns the project gets where a project of weight 1 gets one."""
+
+    weight: Annotated[int, Field(ge=LIGHTEST, le=HEAVIEST)]
+
+
+class Draining(Reasoned):
+    """Whether the net is to be given no further run."""
+
+    draining: bool
+
+
+class ProjectShare(BaseModel):
+    """What a project is let have of the nets."""
+
     project_id: ProjectId
-    model_id: ModelId
-    framework: Framework
-    job: Job
-    trusts: list[TrustCode]
-    payload: dict[str, Any]
-    state: State
-    stage: str
-    queue_position: int | None
-    net: NetName | None
-    attempt: int
-    rounds: int | None
-    rounds_done: int
-    checkpoint: Checkpoint | None
-    results: str | None
-    reason: str | None
-    detail: str
-    queued_at: datetime
-    ended_at: datetime | None
-
-
-class RunWithTimeline(RunView):
-    """A run with everything that happened to it, oldest first."""
-
-    timeline: list[News]
-
-
-class Metric(BaseModel):
-    """A metric of one Trust in one round."""
-
-    trust: TrustCode
-    name: str
-    round: int
-    attempt: int
-    value: float
-    at: datetime
-
-
-class NetView(BaseModel):
-    """A net as it was last heard of; `silent` is a free one that has not been heard of for a lease's time."""
-
-    net: NetName
-    framework: Framework
-    trusts: list[TrustCode]
-    state: NetState
-    heard_at: datetime
+    weight: int
 
 
 async def _seen_run(run_id: RunId, db: Reading, actor: AnyUser) -> Row:
@@ -150,23 +115,28 @@ async def initiate_training(
         raise NotFound("model-not-found", "There is no such model, or you may not see it.")
     project = may_work_on(await known_project(work.db, model.project_id), actor)
     ready = await store.readiness(work.db, model.project_id, project.approved)
-    queued = domain.initiate(RunId(uuid7()), model, ready, body.payload)
+    queued = domain.initiate(
+        RunId(uuid7()), model, ready, domain.Request(body.payload, body.minimum_trusts, body.resources)
+    )
     await dispatcher.queue(work, queued)
-    return await _with_timeline(work.db, await _existing(work.db, queued.run_id))
+    return await _with_timeline(work.db, dispatcher, await _existing(work.db, queued.run_id))
 
 
 @router.get("/runs")
-async def list_runs(project_id: Annotated[ProjectId, Query()], db: Reading, actor: AnyUser) -> list[RunView]:
+async def list_runs(
+    project_id: Annotated[ProjectId, Query()], db: Reading, actor: AnyUser, dispatcher: OurDispatcher
+) -> list[RunView]:
     """The runs of a project, the newest first."""
     project = may_see(await known_project(db, project_id), actor)
-    positions = await _positions(db)
-    return [_view(row, positions) for row in await store.runs_of_project(db, project.project_id)]
+    rows = await store.runs_of_project(db, project.project_id)
+    queue = await _queue(db, dispatcher, rows)
+    return [queue.view(row) for row in rows]
 
 
 @router.get("/runs/{run_id}")
-async def look_at_run(row: SeenRun, db: Reading) -> RunWithTimeline:
+async def look_at_run(row: SeenRun, db: Reading, dispatcher: OurDispatcher) -> RunWithTimeline:
     """How the run stands, and everything that happened to it."""
-    return await _with_timeline(db, row)
+    return await _with_timeline(db, dispatcher, row)
 
 
 @router.post("/runs/{run_id}/stop", status_code=202)
@@ -175,7 +145,17 @@ async def stop_run(
 ) -> RunWithTimeline:
     """Stop the run. Refused once it has ended (RUN-6)."""
     await dispatcher.stop(work, run_id)
-    return await _with_timeline(work.db, await _existing(work.db, run_id))
+    return await _with_timeline(work.db, dispatcher, await _existing(work.db, run_id))
+
+
+@router.put("/runs/{run_id}/priority")
+async def set_priority(
+    run_id: RunId, body: Priority, actor: Admin, work: WorkOfRequest, dispatcher: OurDispatcher
+) -> RunWithTimeline:
+    """Give the run another priority. Refused once it has ended (RUN-4)."""
+    await _existing(work.db, run_id)
+    await dispatcher.prioritise(work, run_id, body.priority, body.reason)
+    return await _with_timeline(work.db, dispatcher, await _existing(work.db, run_id))
 
 
 @router.get("/runs/{run_id}/metrics")
@@ -196,36 +176,73 @@ async def follow_run(
     )
 
 
+@router.get("/queue")
+async def look_at_queue(db: Reading, actor: Admin, dispatcher: OurDispatcher) -> list[QueueEntry]:
+    """The waiting runs of all projects, in the order in which they are given nets."""
+    now = datetime.now(UTC)
+    queue, shares = await _whole_queue(db, dispatcher, now), await store.shares(db)
+    return [
+        QueueEntry(
+            run_id=run.run_id,
+            project_id=run.project_id,
+            framework=run.framework,
+            priority=run.priority,
+            level=level(run, now, dispatcher.settings.aging),
+            weight=shares.get(run.project_id, Share()).weight,
+            queued_at=run.queued_at,
+            **queue.place(run.run_id),
+        )
+        for run in queue.runs.values()
+    ]
+
+
+@router.get("/projects/{project_id}/weight")
+async def look_at_weight(project: SeenProject, db: Reading) -> ProjectShare:
+    """The project's weight."""
+    return ProjectShare(project_id=project.project_id, weight=await store.weight(db, project.project_id))
+
+
+@router.put("/projects/{project_id}/weight")
+async def set_weight(
+    project: SeenProject, body: Weight, actor: Admin, work: WorkOfRequest, dispatcher: OurDispatcher
+) -> ProjectShare:
+    """Give the project another weight (RUN-4)."""
+    await dispatcher.weigh(work, project.project_id, body.weight, body.reason)
+    return ProjectShare(project_id=project.project_id, weight=await store.weight(work.db, project.project_id))
+
+
 @router.get("/nets")
 async def list_nets(db: Reading, actor: AnyUser) -> list[NetView]:
     """The nets and whether each is free."""
     now = datetime.now(UTC)
-    return [_net_view(row, now) for row in await store.nets(db)]
+    return [NetView.of(row, now) for row in await store.nets(db)]
 
 
-def _net_view(row: Row, now: datetime) -> NetView:
-    silent = row["state"] == "free" and row["lease_until"] <= now
-    return NetView.model_validate(dict(row) | ({"state": "silent"} if silent else {}))
+@router.put("/nets/{net}/draining")
+async def set_draining(
+    net: NetName, body: Draining, actor: Admin, work: WorkOfRequest, dispatcher: OurDispatcher
+) -> NetView:
+    """Drain the net, so that it is given no further run and ends what it holds, or let it take runs again."""
+    if await store.net(work.db, net) is None:
+        raise NotFound("net-not-found", "There is no such net.")
+    await dispatcher.drain(work, net, draining=body.draining, reason=body.reason)
+    [row] = [row for row in await store.nets(work.db) if row["net"] == net]
+    return NetView.of(row, datetime.now(UTC))
 
 
-async def _with_timeline(db: Connection, row: Row) -> RunWithTimeline:
+async def _with_timeline(db: Connection, dispatcher: Dispatcher, row: Row) -> RunWithTimeline:
     timeline = [News.model_validate(dict(news)) for news in await store.timeline(db, row["run_id"])]
-    return RunWithTimeline(**_view(row, await _positions(db)).model_dump(), timeline=timeline)
+    view = (await _queue(db, dispatcher, [row])).view(row)
+    return RunWithTimeline(**view.model_dump(), timeline=timeline)
 
 
-async def _positions(db: Connection) -> dict[RunId, int]:
-    queue = domain.in_fair_order(await store.waiting(db), await store.served(db))
-    return {run.run_id: position for position, run in enumerate(queue, start=1)}
+async def _queue(db: Connection, dispatcher: Dispatcher, rows: Iterable[Row]) -> Queue:
+    """The queue as far as these runs are concerned: none where none of them waits."""
+    waits = any(row["status"] == "queued" for row in rows)
+    return await _whole_queue(db, dispatcher, datetime.now(UTC)) if waits else Queue()
 
 
-def _view(row: Row, positions: dict[RunId, int]) -> RunView:
-    return RunView.model_validate(
-        dict(row) | {"state": state_of(row["status"], row["stage"]), "queue_position": positions.get(row["run_id"])}
-    )
-
-
-def state_of(status: str, stage: str) -> State:
-    """The run's state by DESIGN's machine: an assigned run is where its net says it is."""
-    if status == "assigned":
-        return _STATE_OF_STAGE[stage]
-    return status  # pyright: ignore[reportReturnType] - the database holds no other status
+async def _whole_queue(db: Connection, dispatcher: Dispatcher, now: datetime) -> Queue:
+    async with db.transaction(isolation="repeatable_read", readonly=True):
+        runs = await dispatcher.queue_in_order(db, now)
+        return Queue.of(runs, await store.catalogue(db, now), await store.held(db), await store.history(db), now)

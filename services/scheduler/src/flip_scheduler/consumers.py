@@ -9,10 +9,14 @@ from flip_contracts.files import ResultsPublished, ResultsRefused
 from flip_contracts.imaging import ImagesDeleted, ImagingReady, LabelsRegistered
 from flip_contracts.projects import ApprovalWithdrawn, EnrichmentConfirmed, ModelCreated, ModelDeleted, ProjectDeleted
 from flip_contracts.scheduler import (
+    NetDraining,
     NetLost,
+    NetUndrained,
+    ProjectWeighted,
     RunAssigned,
     RunFailed,
     RunFinished,
+    RunPrioritised,
     RunQueued,
     RunRequeued,
     RunStopped,
@@ -78,9 +82,16 @@ async def show_queued(event: RunQueued, db: Connection, said: Envelope) -> None:
 
 @projection
 async def show_assigned(event: RunAssigned, db: Connection, said: Envelope) -> None:
-    await store.assign_run(db, event)
+    await store.assign_run(db, event, said)
     resumes = event.checkpoint.round + 1 if event.checkpoint else None
-    await store.add_news(db, event, said, "assigned", {"net": event.net, "resumes_at_round": resumes})
+    facts = {"net": event.net, "trusts": sorted(event.trusts), "resumes_at_round": resumes}
+    await store.add_news(db, event, said, "assigned", facts)
+
+
+@projection
+async def show_priority(event: RunPrioritised, db: Connection, said: Envelope) -> None:
+    await store.set_priority(db, event.run_id, event.priority)
+    await store.add_news(db, event, said, "prioritised", {"priority": event.priority, "reason": event.reason})
 
 
 @projection
@@ -116,6 +127,24 @@ async def show_finished(event: RunFinished, db: Connection, said: Envelope) -> N
 async def show_failed(event: RunFailed, db: Connection, said: Envelope) -> None:
     await store.end_run(db, event.run_id, "failed", said, reason=event.reason, detail=event.detail)
     await store.add_news(db, event, said, "failed", {"reason": event.reason, "detail": event.detail})
+
+
+# --- what an admin decided of projects and nets -------------------------------------------------------------------
+
+
+@projection
+async def keep_weight(event: ProjectWeighted, db: Connection) -> None:
+    await store.set_weight(db, event.project_id, event.weight)
+
+
+@projection
+async def keep_drain(event: NetDraining, db: Connection, said: Envelope) -> None:
+    await store.drain_net(db, event, said)
+
+
+@projection
+async def end_drain(event: NetUndrained, db: Connection) -> None:
+    await store.undrain_net(db, event.net)
 
 
 # --- the run, as its net tells of it: news of an attempt that is not the present one is not kept --------------------
@@ -243,6 +272,10 @@ projections = (
     learn_labels,
     show_queued,
     show_assigned,
+    show_priority,
+    keep_weight,
+    keep_drain,
+    end_drain,
     show_requeued,
     show_net_lost,
     show_stopping,

@@ -7,16 +7,19 @@ import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from flip_chassis.database import UNREACHABLE
+from flip_chassis.database import UNREACHABLE, Connection
 from flip_chassis.service import Backbone
 from flip_chassis.telemetry import log
 from flip_chassis.work import Work
-from flip_contracts.base import ModelId, ProjectId, RunId, TrustCode
+from flip_contracts.base import ModelId, NetName, ProjectId, RunId, TrustCode
 from flip_contracts.files import ResultsPublished, ResultsRefused
 from flip_contracts.scheduler import RunQueued
 from flip_contracts.trainer_node import AttemptEnded, NetFree, NetHeartbeat, ResultsCollected
 
 from flip_scheduler import domain, store
+from flip_scheduler.domain import Place
+from flip_scheduler.fairness import Waiting, charge, in_fair_order
+from flip_scheduler.matching import Net, pair
 from flip_scheduler.settings import SchedulerSettings
 
 _RETRY_S = 1.0
@@ -32,8 +35,9 @@ class Dispatcher:
     async def queue(self, work: Work, queued: RunQueued) -> None:
         """Put a run into the queue; it leaves it at once where a free net fits."""
         async with store.deciding(work.db):
+            came = queued.model_copy(update={"virtual_time": await store.virtual_time(work.db)})
             async with work.on(domain.RUNS, queued.run_id) as run:
-                run.record(queued)
+                run.record(came)
             await self._give_runs(work)
 
     async def stop(self, work: Work, run_id: RunId) -> None:
@@ -112,19 +116,44 @@ class Dispatcher:
             await self._give_runs(work)
             return await store.next_deadline(work.db)
 
+    async def prioritise(self, work: Work, run_id: RunId, priority: int, reason: str) -> None:
+        """Give the run another priority. Raises Refused where it has ended."""
+        async with store.deciding(work.db), work.on(domain.RUNS, run_id) as run:
+            run.record(*domain.prioritise(run.state, priority, reason))
+
+    async def weigh(self, work: Work, project_id: ProjectId, weight: int, reason: str) -> None:
+        """Give the project another weight; it counts from the next assignment."""
+        async with store.deciding(work.db), work.on(domain.WEIGHTS, project_id) as share:
+            share.record(*domain.weigh(share.state, project_id, weight, reason))
+
+    async def drain(self, work: Work, net: NetName, *, draining: bool, reason: str) -> None:
+        """Give the net no further run, or let it take runs again: one that waits for it goes at once."""
+        async with store.deciding(work.db):
+            async with work.on(domain.DRAINS, net) as state:
+                state.record(*domain.drain(state.state, net, draining, reason))
+            await self._give_runs(work)
+
+    async def queue_in_order(self, db: Connection, now: datetime) -> list[Waiting]:
+        """The runs that wait, in the order in which they are given nets."""
+        return in_fair_order(await store.waiting(db), await store.shares(db), now, self.settings.aging)
+
     async def _give_runs(self, work: Work) -> None:
         while True:
-            queue = domain.in_fair_order(await store.waiting(work.db), await store.served(work.db))
-            chosen = domain.pair(queue, await store.free_nets(work.db, work.cause.time)) if queue else None
+            queue = await self.queue_in_order(work.db, work.cause.time)
+            chosen = pair(queue, await store.catalogue(work.db, work.cause.time)) if queue else None
             if chosen is None:
                 return
-            waiting, net = chosen
-            fencing = await store.last_fencing(work.db) + 1
-            checkpoint = await store.checkpoint(work.db, waiting.run_id)
-            async with work.on(domain.RUNS, waiting.run_id) as run:
-                assigned = domain.assign(run.state, net.net, fencing, checkpoint)
-                run.record(assigned)
-            await store.hold_net(work.db, assigned, work.cause.time + self.settings.lease)
+            await self._give(work, *chosen)
+
+    async def _give(self, work: Work, waiting: Waiting, net: Net) -> None:
+        share = (await store.shares(work.db))[waiting.project_id]
+        fencing = await store.last_fencing(work.db) + 1
+        place = Place(net.net, fencing, net.part(waiting), charge(waiting, share))
+        checkpoint = await store.checkpoint(work.db, waiting.run_id)
+        async with work.on(domain.RUNS, waiting.run_id) as run:
+            assigned = domain.assign(run.state, place, checkpoint)
+            run.record(assigned)
+        await store.hold_net(work.db, assigned, work.cause.time + self.settings.lease)
 
 
 async def watch_leases(stands: Backbone, dispatcher: Dispatcher) -> None:

@@ -1,9 +1,7 @@
-"""Runs from the queue to their end, and which waiting run a free net takes. Pure."""
+"""Runs from the queue to their end, and what an admin decides of runs, projects and nets. Pure."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any, Literal
 
 from flip_chassis.aggregate import Aggregate
@@ -12,19 +10,26 @@ from flip_contracts.base import Message, ModelId, NetName, ProjectId, ReasonCode
 from flip_contracts.projects import Framework, Job
 from flip_contracts.scheduler import (
     Checkpoint,
+    NetDraining,
     NetLost,
+    NetUndrained,
+    ProjectWeighted,
+    Resources,
     RunAssigned,
     RunFailed,
     RunFinished,
+    RunPrioritised,
     RunQueued,
     RunRequeued,
     RunStopped,
     RunStopping,
     TrainingPayload,
 )
-from flip_contracts.topics import RUN
+from flip_contracts.topics import NET_SERVICE, RUN, SHARE
 from flip_contracts.trainer_node import AttemptEnded
 from pydantic import ValidationError
+
+from flip_scheduler.fairness import LIGHTEST, ORDINARY, Charge
 
 Status = Literal["absent", "queued", "assigned", "stopping", "stopped", "finished", "failed"]
 ENDED: frozenset[Status] = frozenset({"stopped", "finished", "failed"})
@@ -41,6 +46,7 @@ class Run:
     net: NetName | None = None
     checkpoint: Checkpoint | None = None
     tries: int = 0
+    priority: int = ORDINARY
 
     @property
     def is_held(self) -> bool:
@@ -75,10 +81,20 @@ Missing = dict[str, Any]
 """What training still needs: a stable `code`, a `detail` for people, and the Trusts or the field that it is about."""
 
 
-def initiate(run_id: RunId, model: Model, ready: Readiness, payload: Mapping[str, Any]) -> RunQueued:
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a researcher asks for: the payload, at least so many Trusts (None: all), what of each Trust's machines."""
+
+    payload: Mapping[str, Any]
+    minimum_trusts: int | None = None
+    resources: Resources | None = None
+
+
+def initiate(run_id: RunId, model: Model, ready: Readiness, request: Request) -> RunQueued:
     """Queue a run of `model` (RUN-1). Refuses with all that is missing at once."""
-    missing = [*missing_of_project(ready), *missing_of_job(model, payload)]
+    missing = [*missing_of_project(ready), *missing_of_job(model, request), *missing_of_trusts(ready, request)]
     require(not missing, "run-not-ready", "Training can't start yet.", missing=missing)
+    payload = TrainingPayload.model_validate(request.payload)
     return RunQueued(
         run_id=run_id,
         project_id=model.project_id,
@@ -86,7 +102,9 @@ def initiate(run_id: RunId, model: Model, ready: Readiness, payload: Mapping[str
         framework=model.framework,
         job=model.job,
         trusts=ready.approved,
-        payload=TrainingPayload.model_validate(payload).model_dump(mode="json"),
+        payload=payload.model_dump(mode="json"),
+        minimum_trusts=request.minimum_trusts,
+        resources=request.resources or Resources(gpus=_gpus_of(payload)),
     )
 
 
@@ -105,9 +123,17 @@ def missing_of_project(ready: Readiness) -> Iterable[Missing]:
         yield {"code": "enrichment-not-confirmed", "detail": "The researcher has not confirmed enrichment."}
 
 
-def missing_of_job(model: Model, payload: Mapping[str, Any]) -> Iterable[Missing]:
-    """What is wrong with the job and its payload, a field at a time."""
-    if (model.framework, model.job) != ("nvflare", "nnunet"):
+def missing_of_trusts(ready: Readiness, request: Request) -> Iterable[Missing]:
+    """What is wrong with the number of Trusts that have to take part."""
+    asked, approved = request.minimum_trusts, len(ready.approved)
+    if asked is not None and approved and not 1 <= asked <= approved:
+        detail = f"At least 1 and at most {approved} Trusts can take part."
+        yield {"code": "minimum-trusts-not-valid", "detail": detail, "field": "minimum_trusts"}
+
+
+def missing_of_job(model: Model, request: Request) -> Iterable[Missing]:
+    """What is wrong with the job, its payload and what it asks of each Trust, a field at a time."""
+    if model.job != "nnunet":
         yield {
             "code": "job-not-offered",
             "detail": f"No net runs {model.job} jobs on {model.framework}.",
@@ -115,13 +141,20 @@ def missing_of_job(model: Model, payload: Mapping[str, Any]) -> Iterable[Missing
         }
         return
     try:
-        asked = TrainingPayload.model_validate(payload)
+        asked = TrainingPayload.model_validate(request.payload)
     except ValidationError as error:
         for each in error.errors():
             yield _wrong(".".join(["payload", *map(str, each["loc"][:1])]), each["msg"])
         return
     if asked.starting_fed_round:
         yield _wrong("payload.starting_fed_round", "A new run has no earlier round to start from; use 0.")
+    if request.resources is not None and request.resources.gpus < _gpus_of(asked):
+        detail = f"A run on {asked.device} needs a GPU at each Trust."
+        yield {"code": "resources-not-valid", "detail": detail, "field": "resources.gpus"}
+
+
+def _gpus_of(payload: TrainingPayload) -> int:
+    return 1 if payload.device == "cuda" else 0
 
 
 def _wrong(field: str, problem: str) -> Missing:
@@ -131,23 +164,45 @@ def _wrong(field: str, problem: str) -> Missing:
 # --- the machine --------------------------------------------------------------------------------------------------
 
 
-def assign(run: Run, net: NetName, fencing: int, checkpoint: Checkpoint | None) -> RunAssigned:
-    """Give a waiting run to a net; it goes on after `checkpoint`."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a run is given: a net, under a fencing number, with these Trusts; and what its project is charged for it."""
+
+    net: NetName
+    fencing: int
+    trusts: frozenset[TrustCode]
+    charge: Charge
+
+
+def assign(run: Run, place: Place, checkpoint: Checkpoint | None) -> RunAssigned:
+    """Give a waiting run its place; it goes on after `checkpoint`."""
     queued = _queued(run)
     require(run.status == "queued", "run-not-waiting", status=run.status)
     return RunAssigned(
         run_id=queued.run_id,
         project_id=queued.project_id,
         model_id=queued.model_id,
-        net=net,
+        net=place.net,
         attempt=run.attempt + 1,
-        fencing=fencing,
+        fencing=place.fencing,
         framework=queued.framework,
         job=queued.job,
-        trusts=queued.trusts,
+        trusts=place.trusts,
         payload=queued.payload,
         checkpoint=checkpoint,
+        minimum_trusts=queued.minimum_trusts,
+        virtual_start=place.charge.start,
+        virtual_finish=place.charge.finish,
     )
+
+
+def prioritise(run: Run, priority: int, reason: str) -> list[Message]:
+    """Give a run that has not ended another priority."""
+    queued = _queued(run)
+    require(run.status not in ENDED, "run-has-ended", "It waits for nothing.", status=run.status)
+    if run.priority == priority:
+        return []
+    return [RunPrioritised(run_id=queued.run_id, project_id=queued.project_id, priority=priority, reason=reason)]
 
 
 def stop(run: Run, *, held: bool) -> RunStopping | RunStopped:
@@ -247,6 +302,8 @@ def evolve(run: Run, event: Message) -> Run:
                 checkpoint=event.checkpoint,
                 tries=1 if event.checkpoint != run.checkpoint else run.tries + 1,
             )
+        case RunPrioritised():
+            return replace(run, priority=event.priority)
         case RunStopping():
             return replace(run, status="stopping")
         case RunRequeued() | RunStopped() | RunFinished() | RunFailed():
@@ -258,50 +315,28 @@ def evolve(run: Run, event: Message) -> Run:
 RUNS = Aggregate(RUN, Run(), evolve)
 
 
-# --- who is next --------------------------------------------------------------------------------------------------
+# --- what an admin decides of projects and nets -------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A run in the queue."""
-
-    run_id: RunId
-    project_id: ProjectId
-    framework: Framework
-    trusts: frozenset[TrustCode]
-    queued_at: datetime
+def weigh(weight: int, project_id: ProjectId, new: int, reason: str) -> list[Message]:
+    """Give a project another weight."""
+    return [] if new == weight else [ProjectWeighted(project_id=project_id, weight=new, reason=reason)]
 
 
-@dataclass(frozen=True, slots=True)
-class Net:
-    """A free net: what it runs and the Trusts connected to it."""
-
-    net: NetName
-    framework: Framework
-    trusts: frozenset[TrustCode]
-
-    def fits(self, run: Waiting) -> bool:
-        """Whether this net can take the run."""
-        return run.framework == self.framework and run.trusts <= self.trusts
+def drain(draining: bool, net: NetName, wanted: bool, reason: str) -> list[Message]:
+    """Give the net no further run, or let it take runs again."""
+    if draining == wanted:
+        return []
+    return [NetDraining(net=net, reason=reason) if wanted else NetUndrained(net=net, reason=reason)]
 
 
-def in_fair_order(waiting: Iterable[Waiting], served: Mapping[ProjectId, int]) -> list[Waiting]:
-    """The queue: projects take turns, the one served longest ago first; within a project the oldest run goes first.
-
-    `served` is the fencing number of each project's last assignment: the greater, the later.
-    """
-    of_project: dict[ProjectId, list[Waiting]] = defaultdict(list)
-    for run in sorted(waiting, key=lambda run: (run.queued_at, run.run_id)):
-        of_project[run.project_id].append(run)
-    turns = [
-        (turn, served.get(project, 0), run.queued_at, run.run_id, run)
-        for project, runs in of_project.items()
-        for turn, run in enumerate(runs)
-    ]
-    return [run for *_, run in sorted(turns, key=lambda entry: entry[:4])]
+def _weight_after(weight: int, event: Message) -> int:
+    return event.weight if isinstance(event, ProjectWeighted) else weight
 
 
-def pair(queue: Sequence[Waiting], nets: Iterable[Net]) -> tuple[Waiting, Net] | None:
-    """The first run of the queue that fits a free net, with that net; of several, the one with the fewest Trusts."""
-    free = sorted(nets, key=lambda net: (len(net.trusts), net.net))
-    return next(((run, net) for run in queue for net in free if net.fits(run)), None)
+def _draining_after(draining: bool, event: Message) -> bool:
+    return isinstance(event, NetDraining) if isinstance(event, NetDraining | NetUndrained) else draining
+
+
+WEIGHTS = Aggregate(SHARE, LIGHTEST, _weight_after)
+DRAINS = Aggregate(NET_SERVICE, False, _draining_after)

@@ -14,7 +14,11 @@ from flip_scheduler.live import LiveFeed
 from flip_scheduler.settings import SchedulerSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-PROJECTED = ("known_model", "enrichment", "images", "run", "run_news", "run_metric")
+PROJECTED = (
+    *("known_model", "enrichment", "images"),
+    *("run", "run_news", "run_metric"),
+    *("project_weight", "draining_net"),
+)
 
 
 @asynccontextmanager

@@ -1,9 +1,10 @@
 """The settings of the scheduler."""
 
 from datetime import timedelta
+from typing import Annotated
 
 from flip_chassis.settings import Settings
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 
 class SchedulerSettings(Settings):
@@ -15,3 +16,5 @@ class SchedulerSettings(Settings):
     """A net that says nothing for this long has lost the run that it holds."""
     most_tries: PositiveInt = 5
     """Attempts in a row that may end without a further round before the run fails."""
+    aging: Annotated[timedelta, Field(gt=timedelta())] = timedelta(days=1)
+    """A run that has waited this long counts as one priority higher."""

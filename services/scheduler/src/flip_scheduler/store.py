@@ -10,11 +10,17 @@ from flip_chassis.database import Connection, Row
 from flip_contracts.base import Message, ModelId, NetName, ProjectId, RunId, TrustCode
 from flip_contracts.cloudevents import Envelope
 from flip_contracts.imaging import LabelsRegistered
-from flip_contracts.projects import ModelCreated
-from flip_contracts.scheduler import Checkpoint, RunAssigned, RunQueued
+from flip_contracts.projects import Framework, ModelCreated
+from flip_contracts.scheduler import Checkpoint, NetDraining, Resources, RunAssigned, RunQueued
 from flip_contracts.trainer_node import MetricReported, NetFree, NetHeartbeat, RoundComplete
 
-from flip_scheduler.domain import Model, Net, Readiness, Waiting
+from flip_scheduler.domain import Model, Readiness
+from flip_scheduler.fairness import LIGHTEST, Share, Waiting
+from flip_scheduler.matching import Net
+from flip_scheduler.outlook import Held, History
+
+_LATEST = 20
+"""Of so many runs the durations are looked at, of a project and of a framework."""
 
 
 async def lock_queue(db: Connection) -> None:
@@ -95,20 +101,67 @@ async def readiness(db: Connection, project_id: ProjectId, approved: frozenset[T
 
 async def waiting(db: Connection) -> list[Waiting]:
     """The runs that wait for a net."""
-    rows = await db.fetch("SELECT * FROM run WHERE status = 'queued'")
-    return [
-        Waiting(row["run_id"], row["project_id"], row["framework"], frozenset(row["trusts"]), row["queued_at"])
-        for row in rows
-    ]
+    return [_waiting(row) for row in await db.fetch("SELECT * FROM run WHERE status = 'queued'")]
 
 
-async def served(db: Connection) -> Mapping[ProjectId, int]:
-    """The fencing number of the last assignment of each project that has a run waiting."""
-    rows = await db.fetch(
-        "SELECT project_id, max(fencing) AS last FROM run"
-        " WHERE project_id IN (SELECT project_id FROM run WHERE status = 'queued') GROUP BY project_id"
+def _waiting(row: Row) -> Waiting:
+    """A run that resumes goes on with the Trusts that it had: its plan was made from their data."""
+    resumes = row["checkpoint"] is not None
+    trusts = row["taking_part"] if resumes else row["trusts"]
+    asked = None if resumes else row["minimum_trusts"]
+    return Waiting(
+        run_id=row["run_id"],
+        project_id=row["project_id"],
+        framework=row["framework"],
+        trusts=frozenset(trusts),
+        queued_at=row["queued_at"],
+        minimum=len(trusts) if asked is None else asked,
+        resources=Resources.model_validate(row["resources"]),
+        priority=row["priority"],
+        virtual_time=row["virtual_time"],
     )
-    return {row["project_id"]: row["last"] for row in rows}
+
+
+async def shares(db: Connection) -> Mapping[ProjectId, Share]:
+    """The share of each project that has a run waiting."""
+    rows = await db.fetch(
+        "SELECT r.project_id, w.weight, max(r.virtual_finish) AS finish"
+        " FROM run r LEFT JOIN project_weight w USING (project_id)"
+        " WHERE r.project_id IN (SELECT project_id FROM run WHERE status = 'queued') GROUP BY r.project_id, w.weight"
+    )
+    return {row["project_id"]: Share(row["weight"] or LIGHTEST, row["finish"]) for row in rows}
+
+
+async def virtual_time(db: Connection) -> int:
+    """The virtual time of the queue: the start of the last assignment."""
+    return await db.fetchval("SELECT virtual_start FROM run ORDER BY fencing DESC LIMIT 1") or 0
+
+
+async def held(db: Connection) -> list[Held]:
+    """The runs that nets hold."""
+    rows = await db.fetch(
+        "SELECT n.net, r.project_id, r.framework, r.assigned_at FROM net n JOIN run r USING (run_id)"
+        " WHERE n.state = 'held'"
+    )
+    return [Held(row["net"], row["project_id"], row["framework"], row["assigned_at"]) for row in rows]
+
+
+async def history(db: Connection) -> History:
+    """How long the latest runs took, from the net to the end, that finished at the first attempt."""
+    rows = await db.fetch(
+        "SELECT project_id, framework, extract(epoch FROM ended_at - assigned_at)::float8 AS took_s"
+        " FROM run WHERE status = 'finished' AND attempt = 1 ORDER BY ended_at DESC LIMIT 1000"
+    )
+    of_project: dict[ProjectId, list[float]] = {}
+    of_framework: dict[Framework, list[float]] = {}
+    for row in rows:
+        for durations in (
+            of_project.setdefault(row["project_id"], []),
+            of_framework.setdefault(row["framework"], []),
+        ):
+            if len(durations) < _LATEST:
+                durations.append(row["took_s"])
+    return History(of_project, of_framework)
 
 
 async def last_fencing(db: Connection) -> int:
@@ -144,10 +197,19 @@ async def runs_not_ended(
 # --- nets ---------------------------------------------------------------------------------------------------------
 
 
-async def free_nets(db: Connection, now: datetime) -> list[Net]:
-    """The nets that can take a run and were heard of lately."""
-    rows = await db.fetch("SELECT * FROM net WHERE state = 'free' AND lease_until > $1", now)
-    return [Net(row["net"], row["framework"], frozenset(row["trusts"])) for row in rows]
+async def catalogue(db: Connection, now: datetime) -> list[Net]:
+    """Every net as it is now; a free one that was not heard of for a lease's time is silent."""
+    return [
+        Net(
+            row["net"],
+            row["framework"],
+            frozenset(row["trusts"]),
+            "silent" if row["state"] == "free" and row["lease_until"] <= now else row["state"],
+            row["draining"],
+            {trust: Resources.model_validate(each) for trust, each in row["resources"].items()},
+        )
+        for row in await nets(db)
+    ]
 
 
 async def net(db: Connection, name: NetName) -> Row | None:
@@ -155,19 +217,24 @@ async def net(db: Connection, name: NetName) -> Row | None:
 
 
 async def nets(db: Connection) -> list[Row]:
-    return await db.fetch("SELECT * FROM net ORDER BY net")
+    """Every net, with whether and why it is draining."""
+    return await db.fetch(
+        "SELECT n.*, d.net IS NOT NULL AS draining, d.reason AS draining_because, d.since AS draining_since"
+        " FROM net n LEFT JOIN draining_net d USING (net) ORDER BY net"
+    )
 
 
 async def free_net(db: Connection, event: NetFree, now: datetime, lease_until: datetime) -> None:
     await db.execute(
-        "INSERT INTO net (net, framework, trusts, state, lease_until, heard_at) VALUES ($1, $2, $3, 'free', $4, $5)"
-        " ON CONFLICT (net) DO UPDATE"
-        " SET framework = $2, trusts = $3, state = 'free', run_id = NULL, lease_until = $4, heard_at = $5",
+        "INSERT INTO net (net, framework, trusts, state, lease_until, heard_at, resources)"
+        " VALUES ($1, $2, $3, 'free', $4, $5, $6) ON CONFLICT (net) DO UPDATE SET framework = $2, trusts = $3,"
+        " state = 'free', run_id = NULL, lease_until = $4, heard_at = $5, resources = $6",
         event.net,
         event.framework,
         sorted(event.trusts),
         lease_until,
         now,
+        {trust: each.model_dump() for trust, each in event.resources.items()},
     )
 
 
@@ -221,13 +288,42 @@ async def next_deadline(db: Connection) -> datetime | None:
     return await db.fetchval("SELECT min(lease_until) FROM net WHERE state = 'held'")
 
 
+# --- what an admin decided of projects and nets -------------------------------------------------------------------
+
+
+async def set_weight(db: Connection, project_id: ProjectId, weight: int) -> None:
+    await db.execute(
+        "INSERT INTO project_weight (project_id, weight) VALUES ($1, $2)"
+        " ON CONFLICT (project_id) DO UPDATE SET weight = $2",
+        project_id,
+        weight,
+    )
+
+
+async def weight(db: Connection, project_id: ProjectId) -> int:
+    """The project's weight."""
+    given: int | None = await db.fetchval("SELECT weight FROM project_weight WHERE project_id = $1", project_id)
+    return LIGHTEST if given is None else given
+
+
+async def drain_net(db: Connection, event: NetDraining, said: Envelope) -> None:
+    await db.execute(
+        "INSERT INTO draining_net (net, reason, since) VALUES ($1, $2, $3)", event.net, event.reason, said.time
+    )
+
+
+async def undrain_net(db: Connection, name: NetName) -> None:
+    await db.execute("DELETE FROM draining_net WHERE net = $1", name)
+
+
 # --- runs as they are shown ---------------------------------------------------------------------------------------
 
 
 async def keep_run(db: Connection, event: RunQueued, said: Envelope) -> None:
     await db.execute(
-        "INSERT INTO run (run_id, project_id, model_id, framework, job, trusts, payload, queued_at, status, stage)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued', 'queued')",
+        "INSERT INTO run (run_id, project_id, model_id, framework, job, trusts, payload, queued_at, status, stage,"
+        " minimum_trusts, resources, virtual_time)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued', 'queued', $9, $10, $11)",
         event.run_id,
         event.project_id,
         event.model_id,
@@ -236,18 +332,29 @@ async def keep_run(db: Connection, event: RunQueued, said: Envelope) -> None:
         sorted(event.trusts),
         event.payload,
         said.time,
+        event.minimum_trusts,
+        event.resources.model_dump(),
+        event.virtual_time,
     )
 
 
-async def assign_run(db: Connection, event: RunAssigned) -> None:
+async def assign_run(db: Connection, event: RunAssigned, said: Envelope) -> None:
     await db.execute(
-        "UPDATE run SET status = 'assigned', stage = 'assigned', net = $2, attempt = $3, fencing = $4"
-        " WHERE run_id = $1",
+        "UPDATE run SET status = 'assigned', stage = 'assigned', net = $2, attempt = $3, fencing = $4,"
+        " taking_part = $5, virtual_start = $6, virtual_finish = $7, assigned_at = $8 WHERE run_id = $1",
         event.run_id,
         event.net,
         event.attempt,
         event.fencing,
+        sorted(event.trusts),
+        event.virtual_start,
+        event.virtual_finish,
+        said.time,
     )
+
+
+async def set_priority(db: Connection, run_id: RunId, priority: int) -> None:
+    await db.execute("UPDATE run SET priority = $2 WHERE run_id = $1", run_id, priority)
 
 
 async def set_status(db: Connection, run_id: RunId, status: str, *, stage: str | None = None) -> None:
