@@ -17,7 +17,7 @@ from flip_flare.keeper import processes_of
 from flip_flare.testing import TRUSTS, LocalNet, wait_until
 from flip_nnunet.federation import federate
 from flip_nnunet.job import Job
-from flip_nnunet.message import Message, settle
+from flip_nnunet.message import Answers, Message
 from flip_nnunet.store import FolderStore
 from flip_nnunet.worker import Worker
 
@@ -102,9 +102,9 @@ class LocalSites:
     def names(self) -> list[str]:
         return list(self._workers)
 
-    def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
-        asked = self.names() if sites is None else sites
-        return settle(operation, {site: self._workers[site].handle(operation, message) for site in asked})
+    def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> Answers:
+        for site in self.names() if sites is None else sites:
+            yield site, self._workers[site].handle(operation, message)
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,23 @@ def test_an_abort_in_mid_round_leaves_no_process_at_any_site(net: LocalNet):
     assert net.wait_for_end(job) == "aborted"
     assert (ending(net, "aborted")["kind"], ending(net, "aborted")["reason"]) == ("interrupted", "job-aborted")
     assert net.ask(op="running") == {"jobs": []}
+
+
+@pytest.mark.requirement("NNU-2")
+@pytest.mark.requirement("NNU-4")
+def test_a_site_that_trains_by_another_plan_than_the_agreed_one_is_left_out(net: LocalNet):
+    prepare(net, "other-plan")
+    job = net.submit({**job_of("other-plan"), "minimum_sites": 1})
+    wait_until(lambda: net.events("other-plan", "plan-agreed"), "the plan")
+    plan = net.runs / "KCH" / ".site" / "runs" / "other-plan" / "plan.json"
+    plan.write_text(json.dumps({**json.loads(plan.read_text()), "changed": True}))
+    assert net.wait_for_end(job) == "completed"
+    excluded = net.events("other-plan", "contribution-excluded")
+    assert [(event["round"], event["site"], event["reason"]) for event in excluded] == [
+        (0, "KCH", "wrong-plan"),
+        (1, "KCH", "wrong-plan"),
+    ]
+    assert [list(event["sites"]) for event in net.events("other-plan", "round-complete")] == [["UCLH"]] * 2
 
 
 @pytest.mark.requirement("RUN-3")

@@ -15,10 +15,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from flip_nnunet.federation import Outcome, PlansDiffer, SchemasDiffer, TooFewContributions, federate
+from flip_nnunet.aggregation import TooFewContributions
+from flip_nnunet.federation import JobUnfit, Outcome, PlansDiffer, SchemasDiffer, federate
 from flip_nnunet.job import Job
 from flip_nnunet.local import LocalSites
-from flip_nnunet.message import Json, Message, SitesFailed, canonical_json
+from flip_nnunet.message import NO_ANSWER, Json, Message, SiteFailure, SitesFailed, canonical_json
 from flip_nnunet.payload import ComputeProfile, TrainingPayload
 from flip_nnunet.store import FolderStore
 from synthetic import Family, write_dataset
@@ -269,19 +270,78 @@ def test_a_poisoned_contribution_ends_a_run_that_needs_every_site(data: dict[str
     sites = WorkersHere(data, tmp_path, job(), change=poisoned)
     with pytest.raises(TooFewContributions, match="round 0"):
         federate(sites, job(), FolderStore(tmp_path / "hub"), events.append)
-    assert events[-1]["kind"] == "contribution-refused"
-    assert (events[-1]["site"], events[-1]["code"]) == ("UCLH", "not-finite")
+    excluded = {key: events[-1][key] for key in ("kind", "round", "site", "reason")}
+    assert excluded == {"kind": "contribution-excluded", "round": 0, "site": "UCLH", "reason": "not-finite"}
     assert not list((tmp_path / "hub").rglob("*.npz"))
 
 
 @pytest.mark.requirement("NNU-4")
-def test_a_poisoned_contribution_is_left_out_where_one_site_is_enough(data: dict[str, Path], tmp_path: Path):
-    asked = job(rounds=1, minimum_sites=1)
+def test_a_site_that_answers_badly_is_left_out_of_that_round_alone(data: dict[str, Path], tmp_path: Path):
+    def nothing(_: Message) -> Message:
+        return SiteFailure(NO_ANSWER, "gone").as_message()
+
+    def of_another_plan(answer: Message) -> Message:
+        return Message({**answer.meta, "plan": "0" * 64}, answer.arrays)
+
+    def stale(answer: Message) -> Message:
+        return Message({**answer.meta, "round": answer.meta["round"] - 1}, answer.arrays)
+
+    def of_another_shape(answer: Message) -> Message:
+        return Message(answer.meta, {name: array[..., np.newaxis] for name, array in answer.arrays.items()})
+
+    faults = [nothing, of_another_plan, stale, of_another_shape]
+
+    def bad_at_uclh(operation: str, site: str, answer: Message) -> Message:
+        if (operation, site) == ("train_round", "UCLH") and answer.meta["round"] < len(faults):
+            return faults[answer.meta["round"]](answer)
+        return nothing(answer) if (operation, site) == ("stop", "UCLH") else answer
+
+    asked = job(rounds=5, minimum_sites=1)
     events: list[Json] = []
-    federate(WorkersHere(data, tmp_path, asked, change=poisoned), asked, FolderStore(tmp_path / "hub"), events.append)
-    (done,) = [event for event in events if event["kind"] == "round-complete"]
-    assert {site: told["weight"] for site, told in done["sites"].items()} == {"KCH": 1.0}
-    assert all(np.all(np.isfinite(array)) for array in FolderStore(tmp_path / "hub").load_round(0).values())
+    sites = WorkersHere(data, tmp_path, asked, change=bad_at_uclh)
+    federate(sites, asked, FolderStore(tmp_path / "hub"), events.append)
+    excluded = [event for event in events if event["kind"] == "contribution-excluded"]
+    assert [(event["round"], event["site"]) for event in excluded] == [(number, "UCLH") for number in range(4)]
+    assert [event["reason"] for event in excluded] == [NO_ANSWER, "wrong-plan", "wrong-round", "wrong-shape"]
+    rounds = [event for event in events if event["kind"] == "round-complete"]
+    assert [list(event["sites"]) for event in rounds] == [["KCH"]] * 4 + [["KCH", "UCLH"]]
+    assert all(site["update"] < 1 for event in rounds for site in event["sites"].values())
+
+
+@pytest.mark.requirement("FILE-4")
+def test_a_round_s_weights_are_those_computed_by_hand_from_cases_and_aggregation_weights(
+    data: dict[str, Path], tmp_path: Path
+):
+    asked = job(rounds=1, aggregation_weights={"UCLH": 0.4})
+    sites = WorkersHere(data, tmp_path, asked)
+    store = FolderStore(tmp_path / "hub")
+    federate(sites, asked, store, lambda _: None)
+    kch, uclh = (reply.arrays for operation, _, reply in sites.answers if operation == "train_round")
+    for name, mean in store.load_round(0).items():
+        by_hand = (4 * kch[name].astype(np.float64) + 5 * 0.4 * uclh[name].astype(np.float64)) / 6
+        np.testing.assert_allclose(mean, by_hand, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.requirement("FILE-4")
+def test_a_job_with_a_weight_for_a_site_that_takes_no_part_is_refused_before_any_site_is_asked(
+    data: dict[str, Path], tmp_path: Path
+):
+    asked = job(aggregation_weights={"RJ1": 2.0})
+    sites = WorkersHere(data, tmp_path, asked)
+    with pytest.raises(JobUnfit, match="aggregation_weights: RJ1"):
+        federate(sites, asked, FolderStore(tmp_path / "hub"), lambda _: None)
+    assert sites.answers == []
+
+
+@pytest.mark.parametrize("cases", [0, -4, 1.5, float("nan"), True, "4", None])
+def test_a_site_that_declares_no_number_of_cases_ends_the_run_by_its_name(
+    data: dict[str, Path], tmp_path: Path, cases: object
+):
+    def declared(operation: str, site: str, answer: Message) -> Message:
+        return Message({**answer.meta, "cases": cases}) if (operation, site) == ("describe", "KCH") else answer
+
+    with pytest.raises(SitesFailed, match=r"KCH: malformed-answer \(cases: "):
+        federate(WorkersHere(data, tmp_path, job(), change=declared), job(), FolderStore(tmp_path), lambda _: None)
 
 
 def test_a_site_whose_process_is_killed_is_named(data: dict[str, Path], tmp_path: Path):

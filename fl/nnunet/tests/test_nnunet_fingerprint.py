@@ -50,14 +50,14 @@ def sites_of(folder: Path, families: tuple[Family, ...], minimum_cases: int = 1)
 
 
 def fingerprint_of(sites: WorkersHere) -> tuple[Fingerprint, int]:
-    described = sites.ask("describe", Message())
+    described = sites.settled("describe", Message())
     cases = sum(reply.meta["cases"] for reply in described.values())
     channels = len(json.loads(described["SITE0"].meta["schema"])["channel_names"])
     return federated_fingerprint(asking(sites), cases, channels, VOXELS), cases
 
 
 def asking(sites: WorkersHere) -> Ask:
-    return lambda operation, meta: sites.ask(operation, Message(meta))
+    return lambda operation, meta: sites.settled(operation, Message(meta))
 
 
 def pooled_by_nnunet(folder: Path, families: tuple[Family, ...]) -> Json:
@@ -98,7 +98,7 @@ def test_fingerprint_and_plan_equal_those_of_the_pooled_data(tmp_path: Path, fam
         assert found["std"] == pytest.approx(expected["std"], rel=1e-6)
     assert fingerprint.content["median_relative_size_after_cropping"] == pooled["median_relative_size_after_cropping"]
 
-    replies = sites.ask("plan", Message({"fingerprint": fingerprint.as_json(), "cases": cases}))
+    replies = sites.settled("plan", Message({"fingerprint": fingerprint.as_json(), "cases": cases}))
     plans = [reply.meta["plan"] for reply in replies.values()]
     assert digest(plans[0]) == digest(plans[1])
     expected_plan = plan_by_nnunet(tmp_path / "pooled")
@@ -248,7 +248,7 @@ class _DrawnWorker(Worker):
 def test_a_configuration_that_nnunet_does_not_plan_is_refused_by_name(tmp_path: Path):
     sites = sites_of(tmp_path, INTEGER)
     fingerprint, cases = fingerprint_of(sites)
-    sites.ask("plan", Message({"fingerprint": fingerprint.as_json(), "cases": cases}))
+    sites.settled("plan", Message({"fingerprint": fingerprint.as_json(), "cases": cases}))
     run = tmp_path / "work" / "SITE0" / "runs" / JOB.run_id
     with (
         nnunet_environment(run / "raw", run / "planning", run / "results", 1),

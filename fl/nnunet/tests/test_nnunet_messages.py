@@ -1,4 +1,4 @@
-"""What travels and what is kept: messages, digests, contributions, their mean, the store."""
+"""What travels and what is kept: messages, digests, the store."""
 
 from __future__ import annotations
 
@@ -8,17 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flip_nnunet.differences import differences
-from flip_nnunet.message import Message, SiteFailure, SitesFailed, settle, weights_digest
+from flip_nnunet.message import NO_ANSWER, Answers, Message, SiteFailure, SitesFailed, settle, weights_digest
 from flip_nnunet.store import FolderStore, RoundMissing
-from flip_nnunet.weights import ContributionRefused, check_contribution, weighted_mean
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-CURRENT = {"a.weight": np.zeros((2, 3), np.float32), "a.bias": np.zeros(2, np.float32)}
-
-
-def reply(arrays: dict[str, np.ndarray] | None = None, **meta: object) -> Message:
-    return Message({"round": 4, "cases": 12} | meta, CURRENT if arrays is None else arrays)
 
 
 def test_a_message_survives_the_wire_bit_for_bit():
@@ -37,11 +28,39 @@ def test_a_pickled_array_is_never_read(tmp_path: Path):
         Message.from_bytes((tmp_path / "x.npz").read_bytes())
 
 
-def test_one_site_s_failure_is_told_with_the_others_answers():
+def answered(*answers: tuple[str, Message]) -> Answers:
+    yield from answers
+
+
+def test_every_site_that_reports_a_failure_is_named():
+    failure = SiteFailure("too-few-cases", "10")
     with pytest.raises(SitesFailed) as failed:
-        settle("describe", {"UCLH": Message({"cases": 3}), "KCH": SiteFailure("too-few-cases", "10").as_message()})
-    assert failed.value.failures == {"KCH": SiteFailure("too-few-cases", "10")}
-    assert failed.value.replies["UCLH"].meta == {"cases": 3}
+        settle(
+            "describe",
+            answered(("UCLH", failure.as_message()), ("RJ1", Message({"cases": 3})), ("KCH", failure.as_message())),
+        )
+    assert failed.value.failures == {"KCH": failure, "UCLH": failure}
+
+
+def test_a_site_that_is_gone_ends_the_waiting_for_the_others():
+    def answers() -> Answers:
+        yield "KCH", SiteFailure(NO_ANSWER, "gone").as_message()
+        pytest.fail("waited for UCLH, too")
+
+    with pytest.raises(SitesFailed, match="KCH: no-answer"):
+        settle("preprocess", answers())
+
+
+@pytest.mark.parametrize("failure", ["Jane Doe", {"code": "Jane Doe", "detail": ""}, {"code": "x"}, {"code": 7}, None])
+def test_a_failure_without_a_reason_code_is_told_as_a_malformed_answer(failure: object):
+    with pytest.raises(SitesFailed) as failed:
+        settle("describe", answered(("KCH", Message({"failure": failure}))))
+    assert failed.value.failures["KCH"].code == "malformed-answer"
+    assert "Jane" not in str(failed.value)
+
+
+def test_replies_come_in_the_order_of_names():
+    assert list(settle("stop", answered(("UCLH", Message()), ("KCH", Message())))) == ["KCH", "UCLH"]
 
 
 @pytest.mark.parametrize("change", ["name", "dtype", "shape", "value"])
@@ -53,46 +72,6 @@ def test_the_digest_of_weights_sees_every_change(change: str):
         "value": {"a": np.array([0, 1e-30], np.float32)},
     }[change]
     assert weights_digest({"a": np.zeros(2, np.float32)}) != weights_digest(changed)
-
-
-@pytest.mark.requirement("NNU-4")
-def test_a_sound_contribution_is_accepted():
-    check_contribution(reply(), CURRENT, 4, 12)
-
-
-@pytest.mark.requirement("NNU-4")
-@pytest.mark.parametrize(
-    ("bad", "code"),
-    [
-        (reply(round=3), "wrong-round"),
-        (reply(cases=1_000_000), "wrong-weight"),
-        (reply(cases=-12), "wrong-weight"),
-        (reply({"a.weight": CURRENT["a.weight"]}), "wrong-tensors"),
-        (reply({**CURRENT, "extra": np.zeros(1, np.float32)}), "wrong-tensors"),
-        (reply({**CURRENT, "a.bias": np.zeros(1, np.float32)}), "wrong-shape"),
-        (reply({**CURRENT, "a.bias": np.zeros(2)}), "wrong-dtype"),
-        (reply({**CURRENT, "a.bias": np.array([0, np.nan], np.float32)}), "not-finite"),
-        (reply({**CURRENT, "a.bias": np.array([0, np.inf], np.float32)}), "not-finite"),
-    ],
-)
-def test_a_contribution_that_would_spoil_the_mean_is_refused(bad: Message, code: str):
-    with pytest.raises(ContributionRefused) as refused:
-        check_contribution(bad, CURRENT, 4, 12)
-    assert refused.value.code == code
-
-
-@pytest.mark.requirement("NNU-4")
-@settings(deadline=None)
-@given(st.permutations(["A", "B", "C", "D"]), st.integers(0, 2**31))
-def test_the_mean_has_the_same_bits_whoever_answers_first(order: list[str], seed: int):
-    rng = np.random.default_rng(seed)
-    weights = {site: {"w": rng.normal(size=50).astype(np.float32)} for site in "ABCD"}
-    factors = {site: float(rng.integers(1, 100)) for site in "ABCD"}
-    mean = weighted_mean({site: weights[site] for site in order}, factors)
-    assert weights_digest(mean) == weights_digest(weighted_mean(weights, factors))
-    expected = np.average([weights[site]["w"] for site in "ABCD"], axis=0, weights=[factors[site] for site in "ABCD"])
-    np.testing.assert_allclose(mean["w"], expected, rtol=1e-6, atol=1e-7)
-    assert mean["w"].dtype == np.float32
 
 
 @pytest.mark.requirement("NNU-2")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from flip_nnunet.job import Job
-from flip_nnunet.payload import DEMO, TrainingPayload
+from flip_nnunet.payload import DEMO, InferencePayload, TrainingPayload
 from pydantic import ValidationError
 
 LEAST: dict[str, Any] = {"mode": "training", "num_rounds": 3, "dataset_id": 7, "model_configuration": "2d"}
@@ -39,6 +39,8 @@ def test_numbers_may_be_written_as_text():
     [
         ("mode", "inference"),
         ("num_rounds", 0),
+        ("num_rounds", 10_000),
+        ("num_rounds", "2.5"),
         ("num_rounds", "many"),
         ("dataset_id", 0),
         ("dataset_id", 1000),
@@ -46,6 +48,7 @@ def test_numbers_may_be_written_as_text():
         ("device", "tpu"),
         ("fold_id", "some"),
         ("fold_id", -1),
+        ("fold_id", 5),
         ("trainer_name", "os.system"),
         ("trainer_name", "nnUNetTrainerOfMine"),
         ("epochs_per_round", 0),
@@ -86,3 +89,58 @@ def test_a_job_refuses_names_that_do_not_belong_to_it(field: str, value: str):
     assert Job.model_validate(job)
     with pytest.raises(ValidationError, match=field):
         Job.model_validate({**job, field: value})
+
+
+# --- inference ------------------------------------------------------------------------------------------------------
+
+INFERENCE: dict[str, Any] = {
+    "mode": "inference",
+    "checkpoint_path": "models/Dataset007_x/nnUNetTrainer__nnUNetPlans__2d",
+    "dataset_subdirs": {"7": "imagesTs"},
+}
+
+
+@pytest.mark.requirement("NNU-7")
+def test_the_least_inference_payload_gets_the_documented_defaults():
+    assert InferencePayload.model_validate(INFERENCE).model_dump() == {
+        **INFERENCE,
+        "fold_id": "all",
+        "device": "cuda",
+        "checkpoint_name": "checkpoint_final.pth",
+    }
+
+
+@pytest.mark.requirement("NNU-7")
+def test_the_subdirectories_are_also_known_by_their_public_name_but_not_by_both_at_once():
+    public = {name: value for name, value in INFERENCE.items() if name != "dataset_subdirs"}
+    public["apheris_dataset_subdirs"] = INFERENCE["dataset_subdirs"]
+    assert InferencePayload.model_validate(public) == InferencePayload.model_validate(INFERENCE)
+    with pytest.raises(ValidationError, match="apheris_dataset_subdirs"):
+        InferencePayload.model_validate(INFERENCE | public)
+
+
+@pytest.mark.requirement("NNU-7")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mode", "training"),
+        ("checkpoint_path", ""),
+        ("checkpoint_path", "models\0"),
+        ("fold_id", "some"),
+        ("fold_id", 5),
+        ("device", "tpu"),
+        ("dataset_subdirs", {}),
+        ("dataset_subdirs", {"7": ""}),
+        ("dataset_subdirs", {"7": "."}),
+        ("dataset_subdirs", {"7": "/etc"}),
+        ("dataset_subdirs", {"7": "../Dataset008_y"}),
+        ("dataset_subdirs", {"7": "imagesTs/../../x"}),
+        ("dataset_subdirs", {"7": "..\\x"}),
+        ("checkpoint_name", "checkpoint_latest.pth"),
+        ("num_rounds", 3),
+    ],
+)
+def test_a_wrong_or_unknown_field_of_an_inference_is_refused_by_its_name(field: str, value: object):
+    with pytest.raises(ValidationError) as refused:
+        InferencePayload.model_validate({**INFERENCE, field: value})
+    assert {error["loc"][0] for error in refused.value.errors()} == {field}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flip_nnunet.job import Job
-from flip_nnunet.message import Message, settle
+from flip_nnunet.message import Answers, Message, settle
 from flip_nnunet.worker import Worker
 
 Change = Callable[[str, str, Message], Message]
@@ -30,10 +30,13 @@ class WorkersHere:
     def names(self) -> list[str]:
         return list(self.workers)
 
-    def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
-        replies: dict[str, Message] = {}
+    def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> Answers:
         for site in self.names() if sites is None else sites:
             answer = self.workers[site].handle(operation, Message.from_bytes(message.to_bytes()))
-            replies[site] = self._change(operation, site, answer)
-            self.answers.append((operation, site, replies[site]))
-        return settle(operation, replies)
+            changed = self._change(operation, site, answer)
+            self.answers.append((operation, site, changed))
+            yield site, changed
+
+    def settled(self, operation: str, message: Message) -> dict[str, Message]:
+        """Every site's reply, once all have answered."""
+        return settle(operation, self.ask(operation, message))

@@ -13,9 +13,10 @@ from flip_chassis.database import connect
 from flip_chassis.ids import uuid7
 from flip_chassis.testing import Speaker, eventually, said, settings_for, speaking
 from flip_contracts.base import ModelId, ProjectId, RunId
-from flip_contracts.scheduler import Checkpoint, RunAssigned, RunFinished, RunStopping
+from flip_contracts.scheduler import Checkpoint, Resources, RunAssigned, RunFinished, RunStopping
 from flip_contracts.trainer_node import (
     AttemptEnded,
+    ContributionExcluded,
     EndRun,
     MetricReported,
     NetFree,
@@ -36,7 +37,7 @@ from flip_local.testing import S3, Database, Kafka
 from flip_trainer_node.main import controller
 from flip_trainer_node.settings import ControllerSettings
 from minio import Minio
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 pytestmark = pytest.mark.parts
 
@@ -69,11 +70,12 @@ class Net:
     fencing: int = 0
 
     @asynccontextmanager
-    async def running(self) -> AsyncGenerator[None]:
+    async def running(self, **changes: Any) -> AsyncGenerator[None]:
         principal, group = self.kafka.as_principal("service.trainer-node"), self.kafka.group("service.trainer-node")
         python = self.folder / "python"
         python.write_text(f'#!/bin/sh\nPYTHONPATH={Path(__file__).parent / "scripted"} exec {sys.executable} "$@"\n')
         python.chmod(0o700)
+        facts: dict[str, Any] = {"resources": {"KCH": Resources(gpus=1, gpu_memory_mib=8192)}} | changes
         settings = settings_for(
             ControllerSettings,
             self.postgres,
@@ -90,6 +92,7 @@ class Net:
             s3_secret_key=SecretStr(self.s3.secret_key),
             s3_bucket=self.s3.bucket,
             compute_profile={"name": "small"},
+            **facts,
         )
         async with controller(settings):
             yield
@@ -236,14 +239,28 @@ async def net(postgres: Database, kafka: Kafka, s3: S3, tmp_path: Path) -> Async
 
 
 @pytest.mark.requirement("RUN-2")
-async def test_a_net_is_free_when_its_server_is_up_and_all_its_trusts_are_connected(net: Net) -> None:
-    net.connect("KCH")
+async def test_a_net_is_free_when_a_trust_is_connected_and_tells_at_once_who_else_is(net: Net) -> None:
+    net.connect()
     async with net.running():
         assert (await net.hears(NetHeartbeat))[0].state == "starting"
         assert await net.said(NetFree) == []
-        net.connect("KCH", "UCLH")
+        net.connect("KCH")
         free = (await net.hears(NetFree))[0]
-        assert (free.net, free.trusts, free.fencing) == (net.name, frozenset(TRUSTS), 0)
+        assert (free.net, free.trusts, free.fencing) == (net.name, frozenset({"KCH"}), 0)
+        assert free.resources == {"KCH": Resources(gpus=1, gpu_memory_mib=8192)}
+        net.connect("KCH", "UCLH")
+
+        async def told() -> bool | None:
+            beats = [beat.trusts for beat in await net.said(NetHeartbeat) if beat.state == "free"]
+            return frozenset(TRUSTS) in beats or None
+
+        await eventually(told)
+
+
+async def test_what_a_net_has_is_said_of_its_own_trusts_only(net: Net) -> None:
+    with pytest.raises(ValidationError, match="GSTT"):
+        async with net.running(resources={"GSTT": Resources(gpus=1)}):
+            pass
 
 
 async def test_a_run_is_carried_from_its_assignment_to_its_results(net: Net) -> None:
@@ -279,6 +296,8 @@ async def test_a_run_is_carried_from_its_assignment_to_its_results(net: Net) -> 
             {"kind": "preprocessing"},
             {"kind": "training-started", "round": 0, "rounds": 2},
         )
+        excluded = {"kind": "contribution-excluded", "round": 0, "site": "KCH", "reason": "not-finite"}
+        net.write(run, {**excluded, "detail": "case 17 of Jane"})
         weights = [net.complete_round(run, number) for number in (0, 1)]
         archive = net.run_folder(run) / "results.zip"
         archive.write_bytes(b"PK")
@@ -300,6 +319,9 @@ async def test_a_run_is_carried_from_its_assignment_to_its_results(net: Net) -> 
             *("preparing", "fingerprint", "preprocessing", "training"),
         ]
         assert len(await net.said(PlanAgreed)) == len(await net.said(TrainingStarted)) == 1
+        assert [(event.trust, event.round, event.reason) for event in await net.said(ContributionExcluded)] == [
+            ("KCH", 0, "not-finite")
+        ]
         metrics = [(event.trust, event.round, event.name) for event in await net.said(MetricReported)]
         assert metrics == [
             (trust, number, name)

@@ -101,6 +101,13 @@ def test_a_resumed_run_starts_after_its_last_round_with_the_same_seed() -> None:
     assert domain.object_of_round(RUN, 4) != domain.object_of_round(resumed, 4)
 
 
+@pytest.mark.requirement("RUN-4")
+def test_a_round_needs_every_trust_unless_the_run_was_queued_with_a_smaller_minimum() -> None:
+    assert "minimum_sites" not in domain.job_record(RUN, {"name": "full"})
+    fewer = RUN.model_copy(update={"minimum_trusts": 1})
+    assert domain.job_record(fewer, {"name": "full"})["minimum_sites"] == 1
+
+
 @pytest.mark.requirement("RUN-7")
 def test_results_have_a_name_that_says_what_they_are() -> None:
     assert domain.results_name(RUN) == f"Dataset007_FLIP_2d_fold-0_9-rounds_{RUN.run_id}.zip"

@@ -22,6 +22,7 @@ from flip_contracts.trainer_node import (
     AttemptEnded,
     MetricReported,
     NetFree,
+    NetHeartbeat,
     PlanAgreed,
     ResultsCollected,
     RoundComplete,
@@ -102,9 +103,13 @@ class Net:
         return await eventually(enough, within_s=PATIENCE_S)
 
     async def is_free(self, fencing: int) -> None:
+        """Waits until it has said so, and that all its Trusts are connected."""
+
         async def said_so() -> bool:
             async with connect(self._postgres.app) as db:
-                return any(event.fencing == fencing for event in await said(db, NetFree))
+                free, alive = await said(db, NetFree), await said(db, NetHeartbeat)
+            is_free = any(event.fencing == fencing for event in free)
+            return is_free and any(event.trusts == frozenset(TRUSTS) for event in (*free, *alive))
 
         await eventually(said_so, within_s=PATIENCE_S)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
+from flip_nnunet.aggregation import TooFewContributions
 from flip_nnunet.federation import Outcome, federate
 from flip_nnunet.job import Job
-from flip_nnunet.message import Message, SiteFailure, SitesFailed, settle
+from flip_nnunet.message import MALFORMED, NO_ANSWER, Answers, Message, SiteFailure, SitesFailed
 from flip_nnunet.store import FolderStore
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
@@ -31,7 +34,7 @@ _FIRST_SIGN_S = 180.0
 """How long a client's job process and its trainer may take to start."""
 _SILENCE_S = 60.0
 """After how long without a sign a client's job process counts as gone; it gives one every few seconds."""
-_SILENT = SiteFailure("no-answer", "the site's trainer ended or the site cannot be reached")
+_SILENT = SiteFailure(NO_ANSWER, "the site's trainer ended or the site cannot be reached")
 
 
 class Interrupted(Exception):
@@ -109,32 +112,33 @@ class NnunetController(ModelController):
         """Called by FLARE with a communicator of its own, which this one replaces."""
         super().set_communicator(self._clients)
 
-    def ask(self, request: Request, sites: list[str], *, fail_fast: bool) -> tuple[dict[str, FLModel], set[str]]:
-        """Give the sites a task and wait until each has answered or failed; with `fail_fast` until the first failure.
+    def ask(self, request: Request, sites: list[str]) -> Generator[tuple[str, FLModel | None], None, None]:
+        """Give the sites a task, then give each answer as it comes, by the name that FLARE authenticated.
 
-        Returns the answers, by the name that FLARE authenticated, and the sites that failed. Raises `Interrupted`.
+        None stands for the answer of a site that failed or is gone. An answer that was given is not kept; those that
+        come meanwhile wait. Raises `Interrupted`. Closed early it takes the task back.
         """
         started = time.monotonic()
-        answers: dict[str, FLModel] = {}
+        arrived: SimpleQueue[FLModel] = SimpleQueue()
+        waiting = set(sites)
         self._silent.clear()
-        self.send_model(
-            TASK,
-            request_model(request),
-            sites,
-            timeout=_OPERATION_TIMEOUT_S,
-            callback=lambda answer: answers.update({answer.meta["client_name"]: answer}),
-        )
-        while waiting := set(sites) - answers.keys() - self._silent:
-            if self.abort_signal.triggered:
-                raise self._interruption()
-            self._silent |= {site for site in waiting if self._clients.is_silent(site, since=started)}
-            if self._silent and fail_fast:
-                break
-            if not self.get_num_standing_tasks():
-                self._silent |= set(sites) - answers.keys()
-            time.sleep(_CHECK_PERIOD_S)
-        self.cancel_all_tasks()
-        return answers, self._silent & set(sites)
+        self.send_model(TASK, request_model(request), sites, timeout=_OPERATION_TIMEOUT_S, callback=arrived.put)
+        try:
+            while waiting:
+                standing = self.get_num_standing_tasks()  # asked first: what comes before a task's end has then arrived
+                for answer in _taken_from(arrived):
+                    site = answer.meta["client_name"]
+                    waiting.discard(site)
+                    yield site, answer
+                    del answer  # or the hub would keep one more model while it waits
+                if self.abort_signal.triggered:
+                    raise self._interruption()
+                self._silent |= {site for site in waiting if not standing or self._clients.is_silent(site, started)}
+                for site in sorted(waiting & self._silent):
+                    waiting.discard(site)
+                    yield site, None
+        finally:
+            self.cancel_all_tasks()
 
     def _interruption(self) -> Interrupted:
         if self._given_up is not None:
@@ -149,25 +153,36 @@ class FlareSites:
         self._controller = controller
         self._trusts = list(trusts)
         self._job = job.model_dump(mode="json")
-        self._fail_fast = job.minimum_sites is None
 
     def names(self) -> list[str]:
         return list(self._trusts)
 
-    def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
-        """Ask the sites at once and wait for them. Raises `SitesFailed`; `Interrupted` if the job is over."""
+    def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> Answers:
+        """As `federation.Sites`. Raises `Interrupted` if the job is over."""
         targets = self._trusts if sites is None else list(sites)
         request = Request(operation, self._job, message)
-        answers, failed = self._controller.ask(request, targets, fail_fast=self._fail_fast)
-        replies = {site: _message(answer) for site, answer in answers.items()}
-        return settle(operation, dict.fromkeys(failed, _SILENT.as_message()) | replies)
+        with closing(self._controller.ask(request, targets)) as answers:
+            for site, answer in answers:
+                yield site, _SILENT.as_message() if answer is None else _message(answer)
+                del answer
+
+
+def _taken_from(arrived: SimpleQueue[FLModel]) -> Iterator[FLModel]:
+    """What has arrived; waits a moment for the first."""
+    patience_s = _CHECK_PERIOD_S
+    while True:
+        try:
+            yield arrived.get(timeout=patience_s)
+        except Empty:
+            return
+        patience_s = 0
 
 
 def _message(answer: FLModel) -> Message:
     try:
         return read_reply(answer)
     except ValueError as error:
-        return SiteFailure("malformed-answer", str(error)).as_message()
+        return SiteFailure(MALFORMED, str(error)).as_message()
 
 
 def _ending(error: Exception, silent: set[str]) -> dict[str, Any]:
@@ -187,6 +202,14 @@ def _ending(error: Exception, silent: set[str]) -> dict[str, Any]:
             "reason": "sites-failed",
             "operation": error.operation,
             "sites": _as_facts(error.failures),
+            "detail": str(error),
+        }
+    if isinstance(error, TooFewContributions):
+        return {
+            "kind": "failed",
+            "reason": error.code,
+            "operation": "train_round",
+            "sites": _as_facts(error.excluded),
             "detail": str(error),
         }
     return {

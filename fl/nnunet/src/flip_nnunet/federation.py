@@ -9,13 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
+from flip_nnunet.aggregation import Aggregate, aggregate
+from flip_nnunet.contribution import RoundTerms
 from flip_nnunet.dataset import canonical_description
 from flip_nnunet.differences import differences
 from flip_nnunet.export import TrainedModel, export, file_digest
 from flip_nnunet.fingerprint import Fingerprint, federated_fingerprint
 from flip_nnunet.job import Job
-from flip_nnunet.message import Json, Message, SitesFailed, Weights, digest, weights_digest
-from flip_nnunet.weights import ContributionRefused, check_contribution, weighted_mean
+from flip_nnunet.message import (
+    MALFORMED,
+    Answers,
+    Json,
+    Message,
+    SiteFailure,
+    SitesFailed,
+    Weights,
+    digest,
+    settle,
+    weights_digest,
+)
 
 
 class Sites(Protocol):
@@ -25,11 +39,12 @@ class Sites(Protocol):
         """The sites that take part."""
         ...
 
-    def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
-        """Ask `sites` (None: all) at once and wait for every answer.
+    def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> Answers:
+        """Ask `sites` (None: all) at once, and give each one's answer as it comes; exactly one a site.
 
-        Each site answers with `Worker.handle(operation, message)`. Raises `SitesFailed`, which carries the good
-        answers, if a site reports a failure or cannot be reached (`message.settle` does so for given answers).
+        Each site answers with `Worker.handle(operation, message)`; a `SiteFailure` as a message with the code
+        `NO_ANSWER` stands for the answer of a site that ended or cannot be reached. An answer that was given is not
+        kept here. Whoever closes the answers before the last has come asks nothing more.
         """
         ...
 
@@ -70,6 +85,12 @@ class Outcome:
     archive_sha256: str
 
 
+class JobUnfit(Exception):
+    """The job cannot be done by these sites; the message names its field."""
+
+    code = "job-unfit"
+
+
 class RecordsDiffer(Exception):
     """Records that must be equal at all sites are not. `differences`: where, and each site's value."""
 
@@ -92,18 +113,16 @@ class PlansDiffer(RecordsDiffer):
     code = "plans-differ"
 
 
-class TooFewContributions(Exception):
-    """A round got fewer usable contributions than the job asks for. Its weights stay those of the round before."""
-
-    code = "too-few-contributions"
-
-
 def federate(sites: Sites, job: Job, store: Store, tell: Tell) -> Outcome:
     """Fingerprint, plan, preprocess, train and export `job` over `sites`.
 
+    All sites are needed but in the rounds: there a contribution that cannot count is told and left out of its round,
+    as long as the job's minimum of sites remains.
+
     With `starting_fed_round` the training goes on from the weights that `store` holds of the round before; all the
-    rest is found again, and the sites reuse what they have preprocessed. Raises `SitesFailed`, `SchemasDiffer`,
-    `PlansDiffer`, `TooFewContributions` or the store's `RoundMissing`; the sites keep their state for another attempt.
+    rest is found again, and the sites reuse what they have preprocessed. Raises `JobUnfit`, `SitesFailed`,
+    `SchemasDiffer`, `PlansDiffer`, `TooFewContributions` or the store's `RoundMissing`; the sites keep their state for
+    another attempt.
     """
     return _Federation(sites, job, store, tell).run()
 
@@ -139,14 +158,15 @@ class _Federation:
         self._names = sorted(sites.names())
 
     def run(self) -> Outcome:
+        self._check_job()
         self._store.save_record("job", self._job.model_dump(mode="json"))
         cohort = self._describe()
         fingerprint = self._fingerprint(cohort)
         plan = self._plan(cohort, fingerprint)
         self._preprocess()
         network = self._initialise()
-        weights, digests = self._train(cohort, network)
-        self._sites.ask("stop", Message())
+        weights, digests = self._train(cohort, digest(plan), network)
+        self._let_go()
         archive = self._export(cohort, fingerprint, plan, network, weights, digests)
         archive_sha256 = file_digest(archive)
         self._tell(
@@ -155,16 +175,30 @@ class _Federation:
         final = weights_digest(weights)
         return Outcome(digest(plan), final, cohort.cases, self._job.payload.num_rounds, archive, archive_sha256)
 
+    def _ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
+        return settle(operation, self._sites.ask(operation, message, sites))
+
+    def _let_go(self) -> None:
+        """Tell every site that it may stop. One that does not answer takes nothing from what was trained."""
+        for _ in self._sites.ask("stop", Message()):
+            pass
+
+    def _check_job(self) -> None:
+        try:
+            self._job.check_sites(self._names)
+        except ValueError as error:
+            raise JobUnfit(str(error)) from None
+
     def _describe(self) -> _Cohort:
         self._tell({"kind": "preparing", "sites": self._names})
-        replies = self._sites.ask("describe", Message())
+        replies = self._ask("describe", Message())
         texts = {site: str(reply.meta["schema"]) for site, reply in replies.items()}
         schemas: dict[str, Json] = {site: json.loads(text) for site, text in texts.items()}
         if len(set(texts.values())) > 1:
             ordered = {site: {**schema, "order_of_labels": list(schema["labels"])} for site, schema in schemas.items()}
             raise SchemasDiffer(ordered)
         return _Cohort(
-            cases={site: int(replies[site].meta["cases"]) for site in self._names},
+            cases=_declared_cases(replies),
             schema=schemas[self._names[0]],
             versions={site: replies[site].meta["versions"] for site in self._names},
         )
@@ -172,7 +206,7 @@ class _Federation:
     def _fingerprint(self, cohort: _Cohort) -> Fingerprint:
         self._tell({"kind": "fingerprint", "cases": cohort.cases})
         fingerprint = federated_fingerprint(
-            lambda operation, meta: self._sites.ask(operation, Message(meta)),
+            lambda operation, meta: self._ask(operation, Message(meta)),
             cohort.total,
             len(cohort.schema["channel_names"]),
             self._job.profile.intensity_voxels,
@@ -182,7 +216,7 @@ class _Federation:
 
     def _plan(self, cohort: _Cohort, fingerprint: Fingerprint) -> Json:
         question = Message({"fingerprint": fingerprint.as_json(), "cases": cohort.total})
-        plans = {site: reply.meta["plan"] for site, reply in self._sites.ask("plan", question).items()}
+        plans = {site: reply.meta["plan"] for site, reply in self._ask("plan", question).items()}
         if len({digest(plan) for plan in plans.values()}) > 1:
             raise PlansDiffer(plans)
         plan = plans[self._names[0]]
@@ -194,17 +228,20 @@ class _Federation:
 
     def _preprocess(self) -> None:
         self._tell({"kind": "preprocessing"})
-        replies = self._sites.ask("preprocess", Message())
+        replies = self._ask("preprocess", Message())
         done = {site: {"reused": reply.meta["reused"], "seconds": reply.meta["seconds"]}
                 for site, reply in replies.items()}  # fmt: skip
         self._tell({"kind": "preprocessed", "sites": done})
 
     def _initialise(self) -> _Network:
         first = self._names[0]
-        reply = self._sites.ask("initialise", Message(), [first])[first]
+        reply = self._ask("initialise", Message(), [first])[first]
+        if not all(np.all(np.isfinite(array)) for array in reply.arrays.values()):
+            failure = SiteFailure("not-finite", "its first weights hold a value that is not a finite number")
+            raise SitesFailed("initialise", {first: failure})
         return _Network(reply.arrays, reply.meta["ties"], reply.meta["mirroring_axes"])
 
-    def _train(self, cohort: _Cohort, network: _Network) -> tuple[Weights, dict[int, str]]:
+    def _train(self, cohort: _Cohort, plan: str, network: _Network) -> tuple[Weights, dict[int, str]]:
         payload = self._job.payload
         start = payload.starting_fed_round
         weights = self._store.load_round(start - 1) if start else network.weights
@@ -212,60 +249,42 @@ class _Federation:
         self._tell({"kind": "training-started", "round": start, "rounds": payload.num_rounds, "parameters": parameters})
         digests: dict[int, str] = {}
         for number in range(start, payload.num_rounds):
-            weights, digests[number] = self._round(number, weights, cohort)
+            terms = RoundTerms(number, plan, weights, cohort.cases, self._job.largest_update)
+            weights, digests[number] = self._round(terms)
         return weights, digests
 
-    def _round(self, number: int, weights: Weights, cohort: _Cohort) -> tuple[Weights, str]:
+    def _round(self, terms: RoundTerms) -> tuple[Weights, str]:
         started = time.monotonic()
-        contributions = self._contributions(number, weights, cohort)
-        factors = {site: cohort.cases[site] * self._job.site_weights.get(site, 1.0) for site in contributions}
-        mean = weighted_mean({site: reply.arrays for site, reply in contributions.items()}, factors)
-        saved = self._store.save_round(number, mean)
-        told = {
-            site: {
-                "cases": cohort.cases[site],
-                "weight": factors[site] / sum(factors.values()),
-                "metrics": reply.meta["metrics"],
-                "state": reply.meta["state"],
-                "seconds": reply.meta["seconds"],
-            }
-            for site, reply in contributions.items()
-        }
+        aggregated = aggregate(
+            self._sites.ask("train_round", Message({"round": terms.number}, terms.weights)),
+            terms,
+            self._job.aggregation_weights,
+            self._job.minimum_sites or len(self._names),
+            lambda site, why: self._tell_excluded(terms.number, site, why),
+        )
+        saved = self._store.save_round(terms.number, aggregated.weights)
         self._tell(
             {
                 "kind": "round-complete",
-                "round": number,
+                "round": terms.number,
                 "rounds": self._job.payload.num_rounds,
                 "digest": saved,
-                "sites": told,
+                "sites": _shown(aggregated),
                 "seconds": round(time.monotonic() - started, 3),
             }
         )
-        return mean, saved
+        return aggregated.weights, saved
 
-    def _contributions(self, number: int, weights: Weights, cohort: _Cohort) -> dict[str, Message]:
-        """The usable replies of a round; one that is not is told and left out while enough others remain."""
-        try:
-            replies = self._sites.ask("train_round", Message({"round": number}, weights))
-        except SitesFailed as failed:
-            replies = failed.replies
-            for site, failure in sorted(failed.failures.items()):
-                self._refuse(number, site, failure.code, failure.detail)
-        usable: dict[str, Message] = {}
-        for site in sorted(replies):
-            try:
-                check_contribution(replies[site], weights, number, cohort.cases[site])
-            except ContributionRefused as refused:
-                self._refuse(number, site, refused.code, refused.detail)
-            else:
-                usable[site] = replies[site]
-        needed = self._job.minimum_sites or len(self._names)
-        if len(usable) < needed:
-            raise TooFewContributions(f"round {number}: {len(usable)} usable contributions, {needed} needed")
-        return usable
-
-    def _refuse(self, number: int, site: str, code: str, detail: str) -> None:
-        self._tell({"kind": "contribution-refused", "round": number, "site": site, "code": code, "detail": detail})
+    def _tell_excluded(self, number: int, site: str, why: SiteFailure) -> None:
+        self._tell(
+            {
+                "kind": "contribution-excluded",
+                "round": number,
+                "site": site,
+                "reason": why.code,
+                "detail": why.detail,
+            }
+        )
 
     def _export(
         self,
@@ -286,3 +305,28 @@ class _Federation:
             "rounds": {str(number): digests[number] for number in sorted(digests)},
         }
         return export(model, self._job, seal, self._store.results())
+
+
+def _declared_cases(replies: Mapping[str, Message]) -> dict[str, int]:
+    """Each site's number of cases, which bounds its weight. Raises `SitesFailed` where that is none."""
+    cases = {site: reply.meta.get("cases") for site, reply in replies.items()}
+    declared = {site: number for site, number in cases.items() if type(number) is int and number > 0}
+    if len(declared) < len(cases):
+        wrong = SiteFailure(MALFORMED, "cases: must be a whole number above 0")
+        raise SitesFailed("describe", dict.fromkeys(cases.keys() - declared.keys(), wrong))
+    return declared
+
+
+def _shown(aggregated: Aggregate) -> Json:
+    """What is told of each site whose contribution counts in a round."""
+    return {
+        site: {
+            "cases": checked.contribution.cases,
+            "weight": aggregated.shares[site],
+            "update": checked.update,
+            "metrics": checked.contribution.metrics,
+            "state": checked.contribution.state,
+            "seconds": checked.contribution.seconds,
+        }
+        for site, checked in aggregated.contributions.items()
+    }

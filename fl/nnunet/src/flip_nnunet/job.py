@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from flip_nnunet.payload import ComputeProfile, TrainingPayload
 
@@ -21,13 +22,25 @@ class Job(BaseModel):
     payload: TrainingPayload
     profile: ComputeProfile
     seed: int
-    site_weights: dict[str, PositiveFloat] = {}
-    """Factors on a site's number of cases when weights are averaged; 1 for a site not named."""
+    aggregation_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    """Factors on a site's number of cases when weights are averaged; 1 for a site not named, 0: it does not count."""
     minimum_sites: PositiveInt | None = None
     """Sites whose contribution a round needs; None for all."""
+    largest_update: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+    """How far a contribution may lie from the weights that were sent (see `contribution.RoundTerms`)."""
 
     @model_validator(mode="after")
     def _one_dataset_id(self) -> Job:
         if int(self.dataset_name[7:10]) != self.payload.dataset_id:
             raise ValueError(f"dataset_name: {self.dataset_name} is not data set {self.payload.dataset_id:03d}")
         return self
+
+    def check_sites(self, sites: Collection[str]) -> None:
+        """Whether the job can be done by these sites. Raises ValueError that names the field."""
+        unknown = sorted(self.aggregation_weights.keys() - set(sites))
+        if unknown:
+            raise ValueError(f"aggregation_weights: {', '.join(unknown)} takes no part")
+        if not any(self.aggregation_weights.get(site, 1.0) for site in sites):
+            raise ValueError("aggregation_weights: no site counts")
+        if self.minimum_sites is not None and self.minimum_sites > len(sites):
+            raise ValueError(f"minimum_sites: {self.minimum_sites} of {len(sites)} sites")

@@ -23,7 +23,7 @@ from typing import Self
 
 from flip_nnunet.federation import federate
 from flip_nnunet.job import Job
-from flip_nnunet.message import Json, Message, SiteFailure, settle
+from flip_nnunet.message import NO_ANSWER, Answers, Json, Message, SiteFailure
 from flip_nnunet.payload import PROFILES, TrainingPayload
 from flip_nnunet.store import FolderStore
 
@@ -66,19 +66,21 @@ class LocalSites:
         """The process id of each site."""
         return {site: process.pid for site, (process, _) in self._processes.items() if process.pid is not None}
 
-    def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
-        asked = self.names() if sites is None else list(sites)
-        replies: dict[str, Message] = {}
+    def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> Answers:
+        """As `federation.Sites`; read in the order of names, the others' answers wait at their sites."""
+        asked = sorted(self.names() if sites is None else sites)
+        reached = {site for site in asked if self._send(site, operation, message)}
         for site in asked:
-            try:
-                self._processes[site][1].send_bytes(operation.encode())
-                self._processes[site][1].send_bytes(message.to_bytes())
-            except OSError:
-                replies[site] = _ended()
-        for site in asked:
-            if site not in replies:
-                replies[site] = self._receive(site)
-        return settle(operation, replies)
+            yield site, self._receive(site) if site in reached else _ended()
+
+    def _send(self, site: str, operation: str, message: Message) -> bool:
+        connection = self._processes[site][1]
+        try:
+            connection.send_bytes(operation.encode())
+            connection.send_bytes(message.to_bytes())
+        except OSError:
+            return False
+        return True
 
     def _receive(self, site: str) -> Message:
         try:
@@ -88,7 +90,7 @@ class LocalSites:
 
 
 def _ended() -> Message:
-    return SiteFailure("no-answer", "the site's process has ended").as_message()
+    return SiteFailure(NO_ANSWER, "the site's process has ended").as_message()
 
 
 def _serve(connection: Connection, site: str, data: Path, work: Path, job: Job, minimum_cases: int) -> None:

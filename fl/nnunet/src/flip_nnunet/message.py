@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +16,18 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Weights = dict[str, Array]
-"""A network's tensors by name; only tensors that own their storage (see `flip_nnunet.weights`)."""
+"""A network's tensors by name; only tensors that own their storage (see `flip_nnunet.train`)."""
 Json = dict[str, Any]
+
+NO_ANSWER = "no-answer"
+"""The failure of a site that ended or cannot be reached."""
+MALFORMED = "malformed-answer"
+"""The failure of a site whose answer cannot be read."""
 
 _META = "meta"
 _ARRAY = "array/"
 _FAILURE = "failure"
+_CODE = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +75,49 @@ class SiteFailed(Exception):
         super().__init__(f"{code}: {detail}")
 
 
+Answers = Generator[tuple[str, Message], None, None]
+"""Each site that was asked with its answer, one after the other as they come. Close it to wait for no more."""
+
+
 class SitesFailed(Exception):
-    """Some sites gave no usable answer. `replies` holds the answers of the others."""
+    """Some sites gave no usable answer."""
 
     code = "sites-failed"
 
-    def __init__(self, operation: str, failures: Mapping[str, SiteFailure], replies: Mapping[str, Message]) -> None:
+    def __init__(self, operation: str, failures: Mapping[str, SiteFailure]) -> None:
         self.operation = operation
         self.failures = dict(failures)
-        self.replies = dict(replies)
         told = "; ".join(f"{site}: {failure.code} ({failure.detail})" for site, failure in sorted(failures.items()))
         super().__init__(f"{operation} failed at {told}")
 
 
-def settle(operation: str, replies: Mapping[str, Message]) -> dict[str, Message]:
-    """The replies, sorted by site; raises `SitesFailed` if any of them reports a failure."""
-    failures = {
-        site: SiteFailure(str(reply.meta[_FAILURE]["code"]), str(reply.meta[_FAILURE]["detail"]))
-        for site, reply in replies.items()
-        if _FAILURE in reply.meta
-    }
-    good = {site: replies[site] for site in sorted(replies) if site not in failures}
+def failure_of(reply: Message) -> SiteFailure | None:
+    """The failure that a reply reports, if it does. A code that is none is not repeated: a site may have made it up."""
+    if _FAILURE not in reply.meta:
+        return None
+    match reply.meta[_FAILURE]:
+        case {"code": str(code), "detail": str(detail)} if _CODE.fullmatch(code):
+            return SiteFailure(code, detail)
+        case _:
+            return SiteFailure(MALFORMED, "reports a failure without a reason code")
+
+
+def settle(operation: str, answers: Answers) -> dict[str, Message]:
+    """All replies, sorted by site. Raises `SitesFailed` if any reports a failure; at once if a site does not answer."""
+    good: dict[str, Message] = {}
+    failures: dict[str, SiteFailure] = {}
+    with closing(answers):
+        for site, reply in answers:
+            failure = failure_of(reply)
+            if failure is None:
+                good[site] = reply
+                continue
+            failures[site] = failure
+            if failure.code == NO_ANSWER:
+                break
     if failures:
-        raise SitesFailed(operation, failures, good)
-    return good
+        raise SitesFailed(operation, failures)
+    return {site: good[site] for site in sorted(good)}
 
 
 def canonical_json(value: object) -> str:

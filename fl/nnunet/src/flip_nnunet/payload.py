@@ -5,14 +5,25 @@ from __future__ import annotations
 import ast
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from pydantic.functional_validators import AfterValidator, BeforeValidator
 
 Configuration = Literal["2d", "3d_lowres", "3d_fullres"]
 Device = Literal["cpu", "cuda", "mps"]
+FoldId = Literal["all"] | Annotated[int, Field(ge=0, le=4)]
+"""nnU-Net splits into five folds; `all` trains on every case."""
 PLANS_NAME = "nnUNetPlans"
 """nnU-Net's name for the plans of its default planner."""
 
@@ -51,20 +62,26 @@ def _known_trainer(name: str) -> str:
 
 
 class TrainingPayload(BaseModel):
-    """What a researcher asks of a federated nnU-Net training (NNU-6). Unknown fields are refused."""
+    """What a researcher asks of a federated nnU-Net training (NNU-6). Unknown fields are refused.
+
+    Numbers may be written as text, as in nnU-Net's own command lines. The platform checks the same fields before it
+    queues a run (`flip_contracts.scheduler.TrainingPayload`); that the trainer exists is known only here.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["training"]
-    num_rounds: PositiveInt
+    num_rounds: Annotated[int, Field(ge=1, le=9999)]
     """All rounds of the training, those before `starting_fed_round` included: the LR schedule spans them."""
     dataset_id: Annotated[int, Field(ge=1, le=999)]
     """XYZ of `DatasetXYZ_name`."""
     model_configuration: Annotated[Configuration, BeforeValidator(_not_a_cascade)]
     device: Device = "cuda"
-    fold_id: Literal["all"] | NonNegativeInt = "all"
-    trainer_name: Annotated[str, AfterValidator(_known_trainer)] = "nnUNetTrainer"
-    epochs_per_round: PositiveInt = 1
+    fold_id: FoldId = "all"
+    trainer_name: Annotated[str, Field(pattern=r"^nnUNetTrainer[A-Za-z0-9_]*$"), AfterValidator(_known_trainer)] = (
+        "nnUNetTrainer"
+    )
+    epochs_per_round: Annotated[int, Field(ge=1, le=1000)] = 1
     starting_fed_round: NonNegativeInt = 0
 
     @model_validator(mode="after")
@@ -76,6 +93,42 @@ class TrainingPayload(BaseModel):
     @property
     def total_epochs(self) -> int:
         return self.num_rounds * self.epochs_per_round
+
+
+def _without_nul(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("must not hold a NUL character")
+    return path
+
+
+def _inside(folder: str) -> str:
+    path = PurePosixPath(folder)
+    if path.is_absolute() or not path.parts or ".." in path.parts or "\\" in folder:
+        raise ValueError("must be a relative folder inside the data set, such as imagesTs")
+    return folder
+
+
+_DatasetKey = Annotated[str, Field(min_length=1, max_length=100)]
+_Path = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_without_nul)]
+
+
+class InferencePayload(BaseModel):
+    """What a researcher asks of a federated nnU-Net prediction (NNU-7). Unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Literal["inference"]
+    checkpoint_path: _Path
+    """The model folder at each Trust. Where it may lie is for the Trust to say."""
+    fold_id: FoldId = "all"
+    """Must be a fold of that model."""
+    device: Device = "cuda"
+    dataset_subdirs: Annotated[
+        dict[_DatasetKey, Annotated[_Path, AfterValidator(_inside)]],
+        Field(min_length=1, validation_alias=AliasChoices("dataset_subdirs", "apheris_dataset_subdirs")),
+    ]
+    """For each data set's id the folder in it whose images are predicted."""
+    checkpoint_name: Literal["checkpoint_final.pth", "checkpoint_best.pth"] = "checkpoint_final.pth"
 
 
 class ComputeProfile(BaseModel):

@@ -12,21 +12,19 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 
+from flip_nnunet.contribution import StateSource
 from flip_nnunet.job import Job
 from flip_nnunet.message import Json, SiteFailed, Weights
 from flip_nnunet.payload import Device, trainer_modules
 
 _Trainer = Any
 """An `nnUNetTrainer`; its attributes are None until it is initialised, which its types do not say."""
-
-StateSource = Literal["none", "memory", "disk", "lost"]
-"""Where the optimiser's state before a round came from. `none`: it is the first round. `lost`: it starts anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +182,11 @@ def _run_epoch(trainer: _Trainer) -> None:
 
 
 def _metrics(trainer: _Trainer) -> Json:
-    """Of the last epoch. Dice is nnU-Net's pseudo Dice, on random patches; None where no foreground was met."""
+    """Of the last epoch, None for what is no number. Dice is nnU-Net's pseudo Dice, on random patches."""
     last = trainer.logger.get_value
     return {
-        "train_loss": float(last("train_losses", -1)),
-        "validation_loss": float(last("val_losses", -1)),
+        "train_loss": _or_none(last("train_losses", -1)),
+        "validation_loss": _or_none(last("val_losses", -1)),
         "dice": _or_none(last("mean_fg_dice", -1)),
         "dice_per_class": [_or_none(dice) for dice in last("dice_per_class_or_region", -1)],
         "learning_rate": float(last("lrs", -1)),

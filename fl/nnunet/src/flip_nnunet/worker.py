@@ -154,12 +154,13 @@ class Worker:
             return Message({"ties": training.ties(), "mirroring_axes": training.mirroring_axes()}, training.weights())
 
     def train_round(self, message: Message) -> Message:
-        """Train one round from the weights in the arrays. -> arrays: new weights; meta round, cases, metrics, ..."""
+        """Train one round from the weights in the arrays. -> arrays: new weights; meta: a `Contribution`."""
         number = int(message.meta["round"])
         with self._trainer_for(number) as training:
             result = training.run_round(number, message.arrays)
         meta = {
             "round": number,
+            "plan": digest(self._load("plan")),
             "cases": len(self._dataset().cases),
             "metrics": result.metrics,
             "state": result.state,

@@ -103,7 +103,10 @@ class Controller:
         a_second_has_passed = time.monotonic() - self.asked_at >= _ASK_S
         if a_second_has_passed:
             self.asked_at = time.monotonic()
+            before = self.connected
             await self._look_who_is_connected()
+            if self.free and self.connected != before:
+                await self._beat_once()
         if attempt is None:
             await self._rest()
             return
@@ -129,7 +132,7 @@ class Controller:
 
     async def _rest(self) -> None:
         await self._forget_ended_runs()
-        if self.free or self.connected != self.settings.trusts:
+        if self.free or not self.connected:
             return
         for job in await self.driver.running():
             await self.driver.abort(job)
@@ -137,7 +140,13 @@ class Controller:
             if await store.open_attempt(work.db) is None:
                 fencing = await store.last_fencing(work.db)
                 await work.say(
-                    NetFree(net=self.settings.net, framework="nvflare", trusts=self.connected, fencing=fencing)
+                    NetFree(
+                        net=self.settings.net,
+                        framework="nvflare",
+                        trusts=self.connected,
+                        fencing=fencing,
+                        resources=self.settings.resources,
+                    )
                 )
                 self.free = True
 

@@ -214,12 +214,14 @@ def job_record(assigned: RunAssigned, profile: Mapping[str, Any]) -> dict[str, A
     The seed is the run's own: every attempt of a run draws the same numbers.
     """
     start = assigned.checkpoint.round + 1 if assigned.checkpoint else assigned.payload["starting_fed_round"]
+    minimum = {} if assigned.minimum_trusts is None else {"minimum_sites": assigned.minimum_trusts}
     return {
         "run_id": str(assigned.run_id),
         "dataset_name": dataset_name(assigned.payload["dataset_id"]),
         "payload": {**assigned.payload, "starting_fed_round": start},
         "profile": dict(profile),
         "seed": assigned.run_id.int % 2**31,
+        **minimum,
     }
 
 

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 from flip_chassis.settings import Settings
 from flip_contracts.base import NetName, TrustCode
+from flip_contracts.scheduler import Resources
 from pydantic import Field, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -42,7 +43,7 @@ class NodeSettings(Settings):
 
 
 class ControllerSettings(NodeSettings):
-    """What a net's controller is told. `trusts` are the Trusts of the net; it is free when all are connected."""
+    """What a net's controller is told. `trusts` are the Trusts of the net; a run can have those that are connected."""
 
     flare_admin_kit: Path
     s3_endpoint: str
@@ -52,11 +53,15 @@ class ControllerSettings(NodeSettings):
     s3_bucket: str
     compute_profile: dict[str, Any] = Field(default_factory=lambda: {"name": "full", "processes": 8})
     """A `flip_nnunet.payload.ComputeProfile` as JSON: how much of nnU-Net's appetite the net's machines allow."""
+    resources: dict[TrustCode, Resources] = Field(default_factory=dict[TrustCode, Resources])
+    """What the net has for a run at each Trust, as JSON; at a Trust that is not named nothing is matched."""
 
     @model_validator(mode="after")
     def _has_trusts(self) -> Self:
         if not self.trusts:
             raise ValueError("trusts: a net has at least one")
+        if strangers := sorted(self.resources.keys() - self.trusts):
+            raise ValueError(f"resources: no Trust of this net is called {', '.join(strangers)}")
         return self
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from flip_contracts.base import Message, Sha256, TrustCode
 from flip_contracts.scheduler import Checkpoint, RunAssigned
 from flip_contracts.trainer_node import (
+    ContributionExcluded,
     MetricReported,
     PlanAgreed,
     ResultsCollected,
@@ -45,6 +46,9 @@ def tell(line: Line, run: RunAssigned) -> list[Message]:
             said.append(PlanAgreed(**common, plan_digest=line["digest"], by_trust=by_trust))
         case "training-started":
             said.append(TrainingStarted(**common, first_round=line["round"], rounds=line["rounds"]))
+        case "contribution-excluded":
+            excluded = ContributionExcluded(**common, trust=line["site"], round=line["round"], reason=line["reason"])
+            said.append(excluded)
         case "round-complete":
             said.extend(
                 MetricReported(**common, trust=trust, round=line["round"], name=name, value=value)

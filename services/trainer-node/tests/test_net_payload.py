@@ -1,0 +1,70 @@
+"""What the platform checks of a payload before it queues a run, and what the trainer checks, is one and the same.
+
+The trainer has an environment of its own; the module that reads payloads needs nothing that is not here, too.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flip_contracts.scheduler import TrainingPayload
+from pydantic import BaseModel, ValidationError
+
+TRAINER = Path(__file__).parents[3] / "fl" / "nnunet" / "src" / "flip_nnunet" / "payload.py"
+LEAST = {"mode": "training", "num_rounds": 2, "dataset_id": 7, "model_configuration": "2d"}
+
+
+def trainers_payload() -> type[BaseModel]:
+    spec = importlib.util.spec_from_file_location("trainers_payload", TRAINER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    model = module.TrainingPayload
+    model.model_rebuild(_types_namespace=vars(module))
+    return model
+
+
+def schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Fields, bounds and defaults, without the words."""
+    return {key: value for key, value in model.model_json_schema().items() if key != "description"}
+
+
+@pytest.mark.requirement("NNU-6")
+def test_platform_and_trainer_know_the_same_fields_bounds_and_defaults() -> None:
+    assert schema(TrainingPayload) == schema(trainers_payload())
+
+
+@pytest.mark.requirement("NNU-6")
+def test_numbers_may_be_written_as_text() -> None:
+    written = {**LEAST, "num_rounds": "2", "dataset_id": "7", "fold_id": "3", "epochs_per_round": "4"}
+    read = TrainingPayload.model_validate({**written, "starting_fed_round": "0"})
+    assert read.model_dump() == {
+        **LEAST,
+        "device": "cuda",
+        "fold_id": 3,
+        "trainer_name": "nnUNetTrainer",
+        "epochs_per_round": 4,
+        "starting_fed_round": 0,
+    }
+
+
+@pytest.mark.requirement("NNU-6")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mode", "inference"),
+        ("num_rounds", "many"),
+        ("num_rounds", 10_000),
+        ("dataset_id", 1000),
+        ("fold_id", 5),
+        ("trainer_name", "os.system"),
+        ("epochs_per_round", 0),
+        ("learning_rate", 0.1),
+    ],
+)
+def test_a_wrong_or_unknown_field_is_refused_by_its_name(field: str, value: object) -> None:
+    with pytest.raises(ValidationError) as refused:
+        TrainingPayload.model_validate({**LEAST, field: value})
+    assert {error["loc"][0] for error in refused.value.errors()} == {field}
