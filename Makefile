@@ -6,10 +6,12 @@ SHELL := bash
 LOCAL := .local
 VENV := $(LOCAL)/venv
 FLARE := $(LOCAL)/trainer-flare
+FLOWER := $(LOCAL)/trainer-flower
 BENCH := $(LOCAL)/bench
 BIN := $(VENV)/bin
 PACKAGES := contracts chassis $(sort $(wildcard services/*)) cli deploy/local
 FLARE_PACKAGES := fl/nnunet fl/flare
+FLOWER_PACKAGES := fl/nnunet fl/flower
 COMPILE := uv pip compile --python-version 3.11 --generate-hashes --no-header --no-annotate -q
 export UV_LINK_MODE ?= hardlink
 
@@ -36,6 +38,12 @@ $(FLARE)/.ready: requirements/trainer-flare.txt $(FLARE_PACKAGES:%=%/pyproject.t
 	$(LOCAL)/uv/bin/uv pip install -q --python $(FLARE)/bin/python --no-deps --no-build-isolation $(FLARE_PACKAGES:%=-e %)
 	touch $@
 
+$(FLOWER)/.ready: requirements/trainer-flower.txt $(FLOWER_PACKAGES:%=%/pyproject.toml) | $(LOCAL)/uv
+	$(LOCAL)/uv/bin/uv venv -q --allow-existing --python 3.11 $(FLOWER)
+	$(LOCAL)/uv/bin/uv pip install -q --python $(FLOWER)/bin/python --require-hashes -r requirements/trainer-flower.txt
+	$(LOCAL)/uv/bin/uv pip install -q --python $(FLOWER)/bin/python --no-deps --no-build-isolation $(FLOWER_PACKAGES:%=-e %)
+	touch $@
+
 $(BENCH)/.ready: requirements/platform.txt requirements/development.txt requirements/bench.txt | $(LOCAL)/uv
 	$(LOCAL)/uv/bin/uv venv -q --allow-existing --python 3.11 $(BENCH)
 	$(LOCAL)/uv/bin/uv pip install -q --python $(BENCH)/bin/python --require-hashes $(addprefix -r requirements/,platform.txt development.txt bench.txt)
@@ -48,13 +56,16 @@ venv: $(VENV)/.ready ## the platform's Python environment
 .PHONY: trainer-flare
 trainer-flare: $(FLARE)/.ready ## the NVFLARE trainer's Python environment
 
+.PHONY: trainer-flower
+trainer-flower: $(FLOWER)/.ready ## the Flower trainer's Python environment
+
 .PHONY: lock
 lock: ## pin every requirement set by hash
 	$(COMPILE) $(PACKAGES:%=%/pyproject.toml) --no-emit-package flip-contracts --no-emit-package flip-chassis --no-emit-package flip-client -o requirements/platform.txt
 	$(COMPILE) requirements/development.in -o requirements/development.txt
 	$(COMPILE) requirements/bench.in -o requirements/bench.txt
 	$(COMPILE) $(FLARE_PACKAGES:%=%/pyproject.toml) requirements/trainer-flare.in --no-emit-package flip-nnunet -o requirements/trainer-flare.txt
-	$(COMPILE) fl/nnunet/pyproject.toml requirements/trainer-flower.in --no-emit-package flip-nnunet -o requirements/trainer-flower.txt
+	$(COMPILE) $(FLOWER_PACKAGES:%=%/pyproject.toml) requirements/trainer-flower.in --no-emit-package flip-nnunet -o requirements/trainer-flower.txt
 
 # --- the local stack --------------------------------------------------------------------------------------------
 LOCAL_STACK := $(BIN)/flip-local
@@ -84,10 +95,11 @@ logs: ## follow a part's log: make logs S=scheduler
 PYTEST := $(BIN)/pytest -q --timeout=600
 
 .PHONY: test
-test: venv trainer-flare ## every test, on real parts
+test: venv trainer-flare trainer-flower ## every test, on real parts
 	$(BIN)/flip-local install
 	$(PYTEST) contracts chassis services cli deploy tests -m "not system"
-	$(FLARE)/bin/pytest -q --timeout=900 fl
+	$(FLARE)/bin/pytest -q --timeout=900 fl/nnunet fl/flare
+	$(FLOWER)/bin/pytest -q --timeout=900 fl/flower
 	$(PYTEST) tests deploy services --timeout=2400 -m system
 
 RUNS ?= 100
@@ -106,11 +118,12 @@ bench: venv $(BENCH)/.ready ## the backbone beside its peers, written to docs/be
 	$(BENCH)/bin/python -m bench --page docs/benchmarks.md
 
 .PHONY: lint
-lint: venv trainer-flare ## ruff and pyright over everything
+lint: venv trainer-flare trainer-flower ## ruff and pyright over everything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/pyright -p fl
+	$(BIN)/pyright -p fl/flower
 	$(BIN)/flip-contracts check contracts/history
 	$(BIN)/flip-contracts check services/imaging/history flip_imaging.domain
 	$(BIN)/flip-contracts check services/trainer-node/history flip_trainer_node.attempts

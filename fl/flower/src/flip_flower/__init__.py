@@ -1,0 +1,1 @@
+"""Federated nnU-Net on Flower: nets, runs and the hub-side driver."""

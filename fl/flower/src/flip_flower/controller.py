@@ -1,0 +1,217 @@
+"""The hub's side of a run: binds `flip_nnunet`'s federated algorithm to Flower's nodes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+from flip_nnunet.aggregation import TooFewContributions
+from flip_nnunet.federation import Outcome, federate
+from flip_nnunet.job import Job
+from flip_nnunet.message import MALFORMED, NO_ANSWER, Answers, Message, SiteFailure, SitesFailed
+from flip_nnunet.store import FolderStore
+from flwr.app import Message as FlowerMessage
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import RunNotRunningException
+from flwr.superlink.grid import HttpGrid
+
+from flip_flower.events import EventLog
+from flip_flower.job import Attempt
+from flip_flower.pause import Pause
+from flip_flower.wire import MESSAGE_TYPE, Request, read_reply, request_content
+
+log = logging.getLogger(__name__)
+
+_OPERATION_TIMEOUT_S = 24 * 3600
+"""No operation of a site takes longer."""
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
+_LOOK_S = 1.0
+_FIRST_SIGN_S = 180.0
+"""How long a Trust's node may take to connect. Later one that is away counts as gone: Flower itself waits a minute."""
+_SILENT = SiteFailure(NO_ANSWER, "the site's trainer ended or the site cannot be reached")
+
+
+class Interrupted(Exception):
+    """The attempt ended from outside, by an abort or a broken part of the net; another attempt may well succeed."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        super().__init__(detail)
+
+
+def run_attempt(grid: Grid, attempt: Attempt) -> None:
+    """Run one attempt and tell what happens in `<run_folder>/events.jsonl`; weights go to `<run_folder>/rounds/`.
+
+    The last event of an attempt that was not killed is `finished`, `interrupted` (worth another attempt) or `failed`
+    (it would fail again); the latter two have a `reason` code and a `detail`. Raises what ended it.
+    """
+    with EventLog(attempt.run_folder, attempt.number) as events:
+        events.tell({"kind": "started", "sites": list(attempt.trusts)})
+        silent: set[str] = set()
+        try:
+            job = Job.model_validate(attempt.job)
+            sites = FlowerSites(grid, attempt.trusts, job, silent)
+            outcome = federate(sites, job, FolderStore(attempt.run_folder), events.tell)
+        except SystemExit:  # how Flower ends an aborted run's process, if it notices first
+            events.tell(_ending(_abort(), silent))
+            raise
+        except Exception as error:
+            events.tell(_ending(error, silent))
+            raise
+        events.tell({"kind": "finished"} | _facts(outcome))
+
+
+class FlowerSites:
+    """`flip_nnunet.federation.Sites` by Flower messages. Who answered is what a node's key says, not what a reply says.
+
+    silent: filled with the sites that left the last operation unanswered.
+    """
+
+    def __init__(self, grid: Grid, trusts: Sequence[str], job: Job, silent: set[str]) -> None:
+        self._grid = grid
+        self._trusts = list(trusts)
+        self._job = job.model_dump(mode="json")
+        self._silent = silent
+        self._wait_until = time.monotonic() + _FIRST_SIGN_S
+
+    def names(self) -> list[str]:
+        return list(self._trusts)
+
+    def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> Answers:
+        """As `federation.Sites`. Raises `Interrupted` if the run is over."""
+        targets = self._trusts if sites is None else list(sites)
+        self._silent.clear()
+        try:
+            yield from self._answers(Request(operation, self._job, message.to_bytes()), targets)
+        except RunNotRunningException as error:
+            raise _abort() from error
+        except httpx.HTTPError as error:
+            raise Interrupted("net-broken", f"the SuperLink does not serve the run: {type(error).__name__}") from error
+
+    def _answers(self, request: Request, targets: Sequence[str]) -> Answers:
+        nodes = self._connected(targets)
+        for site in sorted(set(targets) - nodes.keys()):
+            yield site, self._silence(site)
+        waiting = self._push(request, nodes) if nodes else {}
+        del request  # which may be a whole model
+        pause, looked_at = Pause(_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S), time.monotonic()
+        while waiting:
+            pause.wait()
+            for number, site in list(waiting.items()):  # one by one, so that only one answer is in memory
+                for answer in self._grid.pull_messages([number]):
+                    del waiting[number]
+                    yield site, self._read(site, answer)
+            if time.monotonic() - looked_at > _LOOK_S:
+                looked_at = time.monotonic()
+                gone = self._gone(nodes)
+                for number, site in [(number, site) for number, site in waiting.items() if site in gone]:
+                    del waiting[number]
+                    yield site, self._silence(site)
+
+    def _connected(self, targets: Sequence[str]) -> dict[str, NodeInfo]:
+        """The nodes of those targets that are connected; at the start of a run all are waited for."""
+        while True:
+            nodes = {site: node for site, node in _nodes(self._grid).items() if site in targets}
+            if len(nodes) == len(targets) or time.monotonic() > self._wait_until:
+                break
+            time.sleep(_LOOK_S)
+        self._wait_until = time.monotonic()
+        return nodes
+
+    def _push(self, request: Request, nodes: Mapping[str, NodeInfo]) -> dict[str, str]:
+        """Send the request; returns the site of each message's id."""
+        content = request_content(request)
+        sites = sorted(nodes)
+        messages = [
+            FlowerMessage(content, nodes[site].node_id, MESSAGE_TYPE, ttl=_OPERATION_TIMEOUT_S) for site in sites
+        ]
+        numbers = list(self._grid.push_messages(messages))
+        if len(numbers) != len(sites) or not all(numbers):
+            raise Interrupted("net-broken", "the SuperLink did not take the messages of an operation")
+        return dict(zip(numbers, sites, strict=True))
+
+    def _read(self, site: str, answer: FlowerMessage) -> Message:
+        if answer.has_error():
+            log.warning("%s: no answer (Flower's code %s)", site, answer.error.code)
+            return self._silence(site)
+        try:
+            return read_reply(answer.content)
+        except ValueError as error:
+            return SiteFailure(MALFORMED, str(error)).as_message()
+
+    def _silence(self, site: str) -> Message:
+        self._silent.add(site)
+        return _SILENT.as_message()
+
+    def _gone(self, asked: Mapping[str, NodeInfo]) -> set[str]:
+        """The sites whose node is away, or was: one that was started again knows nothing of what it was asked."""
+        now = _nodes(self._grid)
+        return {
+            site
+            for site, node in asked.items()
+            if site not in now or now[site].last_activated_at != node.last_activated_at
+        }
+
+
+def _nodes(grid: Grid) -> dict[str, NodeInfo]:
+    """The connected nodes of the net, each by the Trust its key was registered for."""
+    if not isinstance(grid, HttpGrid):
+        raise TypeError(f"grid: {type(grid).__name__} does not tell its nodes' names")
+    return {node.name: node for node in grid.get_nodes()}
+
+
+def _abort() -> Interrupted:
+    return Interrupted("job-aborted", "Flower was told to stop the run")
+
+
+def _ending(error: Exception, silent: set[str]) -> dict[str, Any]:
+    """The event that tells why an attempt did not finish; `silent` are the sites that left the last task unanswered."""
+    if isinstance(error, Interrupted):
+        return {"kind": "interrupted", "reason": error.reason, "detail": str(error)}
+    if silent:
+        return {
+            "kind": "interrupted",
+            "reason": "sites-silent",
+            "sites": _as_facts(dict.fromkeys(sorted(silent), _SILENT)),
+            "detail": str(error),
+        }
+    if isinstance(error, SitesFailed):
+        return {
+            "kind": "failed",
+            "reason": "sites-failed",
+            "operation": error.operation,
+            "sites": _as_facts(error.failures),
+            "detail": str(error),
+        }
+    if isinstance(error, TooFewContributions):
+        return {
+            "kind": "failed",
+            "reason": error.code,
+            "operation": "train_round",
+            "sites": _as_facts(error.excluded),
+            "detail": str(error),
+        }
+    return {
+        "kind": "failed",
+        "reason": getattr(error, "code", "internal-error"),
+        "detail": f"{type(error).__name__}: {error}",
+    }
+
+
+def _as_facts(failures: Mapping[str, SiteFailure]) -> dict[str, dict[str, str]]:
+    return {site: {"code": failure.code, "detail": failure.detail} for site, failure in failures.items()}
+
+
+def _facts(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "plan_digest": outcome.plan_digest,
+        "weights_digest": outcome.weights_digest,
+        "cases": outcome.cases,
+        "rounds": outcome.rounds,
+        "archive": str(outcome.archive),
+        "archive_sha256": outcome.archive_sha256,
+    }

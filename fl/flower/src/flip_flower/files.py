@@ -1,0 +1,25 @@
+"""Writes files so that a reader, or a crash, meets the old content or the new one, never a part."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def replace_file(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Give `path` this content in one step; a file that has it already is not touched. `private` means mode 0600."""
+    if path.is_file() and path.read_bytes() == content:
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(draft, "wb", opener=lambda name, flags: os.open(name, flags, 0o600 if private else 0o644)) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def replace_json(path: Path, value: Any) -> None:
+    """`replace_file` with `value` as indented JSON."""
+    replace_file(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())

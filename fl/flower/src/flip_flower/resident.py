@@ -1,0 +1,84 @@
+"""The process that trains a run at a Trust, as its executor sees it: it stays for the whole run.
+
+So a run pays for imports and for nnU-Net's trainer once, not with every message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+from flip_nnunet.message import canonical_json
+
+from flip_flower.wire import Request
+
+_LOOK_S = 2.0
+"""How often it is looked whether an answer is still wanted, and whether the process that owes it still lives."""
+_LEAVE_S = 5.0
+
+
+class TrainerEnded(Exception):
+    """The process ended while it owed an answer."""
+
+
+class AnswerUnwanted(Exception):
+    """The run is over; nobody waits for the answer any more."""
+
+
+class Resident:
+    """One run's trainer. Whoever makes it must `end` it."""
+
+    def __init__(self, run_id: str, site: str) -> None:
+        self.run_id = run_id
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-u", "-m", "flip_flower.trainer_script", "--run", run_id, "--site", site]
+            self._process = subprocess.Popen(  # noqa: S603 - this package's own
+                [*command, "--channel", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._channel = Connection(ours.detach())
+
+    def ask(self, request: Request, is_wanted: Callable[[], bool]) -> bytes:
+        """The trainer's answer. Raises `TrainerEnded`, or `AnswerUnwanted` once `is_wanted` says no."""
+        try:
+            for frame in (request.operation.encode(), canonical_json(request.job).encode(), request.message):
+                self._channel.send_bytes(frame)
+            while not self._channel.poll(_LOOK_S):
+                if self._process.poll() is not None:  # its children may hold the channel open
+                    raise TrainerEnded(self._why())
+                if not is_wanted():
+                    raise AnswerUnwanted(f"run {self.run_id} is over")
+            return self._channel.recv_bytes()
+        except (EOFError, OSError) as error:
+            raise TrainerEnded(self._why()) from error
+
+    def leave(self) -> None:
+        """Let the trainer go in its own time, but not for long."""
+        self._channel.close()
+        try:
+            self._process.wait(_LEAVE_S)
+        except subprocess.TimeoutExpired:
+            self.end()
+
+    def end(self) -> None:
+        """Kill the trainer and what it started."""
+        self._channel.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _why(self) -> str:
+        try:
+            status = self._process.wait(_LEAVE_S)
+        except subprocess.TimeoutExpired:
+            return "it closed its channel"
+        return f"its exit status is {status}"
