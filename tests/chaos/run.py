@@ -291,6 +291,8 @@ class Run:
                     for row in await db.fetch("SELECT * FROM effect ORDER BY place")
                 ]
                 parked[service] = [_unparked(row) for row in await db.fetch("SELECT * FROM parked ORDER BY id")]
+        earlier = frozenset(self.stage.earlier)
+        self.stage.earlier.update(event.id for event in logged)
         return History(
             logged=logged,
             committed=[
@@ -302,6 +304,7 @@ class Run:
             parked=parked,
             hears={service: HEARS[service] for service in there},
             reactions=[reaction for reaction in REACTIONS if reaction.service in there],
+            earlier=earlier,
         )
 
     def _diaries(self) -> list[list[str]]:

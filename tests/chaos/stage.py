@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -68,6 +68,8 @@ class Stage:
     proxies: dict[str, FaultProxy]
     in_use: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """Of each part: nobody ends it while another one still waits for it to start, or administers it."""
+    earlier: set[UUID] = field(default_factory=set[UUID])
+    """The events of the runs that are over."""
 
     @property
     def detours(self) -> dict[int, int]:

@@ -70,6 +70,12 @@ def test_a_committed_event_that_is_missing_in_the_log_is_lost():
     assert text.startswith("lost in projects's log: projects projects/a@3 ")
 
 
+def test_an_event_that_nobody_committed_is_invented_unless_an_earlier_run_has_said_it():
+    (text,) = found(history([A1, A2, A3]))
+    assert text.startswith("invented in cohort: projects projects/b@1 ")
+    assert found(history([A1, A2, A3], earlier=frozenset({B1.id}))) == []
+
+
 def test_an_event_with_two_effects_is_doubled():
     (text,) = found(history(effects=[A1, A2, A2, A3, B1]))
     assert text.startswith("doubled in cohort: projects projects/a@2 ")
