@@ -38,7 +38,7 @@ from joserfc.jwk import KeySet
 
 from flip_chassis.database import Connection
 from flip_chassis.handlers import projection
-from flip_chassis.refusal import Forbidden, NotFound, Unauthenticated
+from flip_chassis.refusal import Behind, Forbidden, NotFound, Unauthenticated
 
 ISSUER = "flip"
 ALGORITHM = "Ed25519"
@@ -91,7 +91,7 @@ class SigningKeys:
         self._fetched_at = -_FETCH_AGAIN_S
 
     async def claims(self, token: str) -> Claims:
-        """Check signature, issuer and expiry. Raises Unauthenticated."""
+        """Check signature, issuer and expiry. Raises Unauthenticated, and Behind where `auth` can't be asked."""
         for again in (False, True):
             keys = await self._known(again=again)
             try:
@@ -105,7 +105,11 @@ class SigningKeys:
     async def _known(self, *, again: bool) -> KeySet:
         stale = time.monotonic() - self._fetched_at >= _FETCH_AGAIN_S
         if self._keys is None or (again and stale):
-            self._keys = KeySet.import_key_set(dict(await self._fetch()))  # type: ignore[arg-type]
+            try:
+                published = await self._fetch()
+            except httpx.HTTPError as error:
+                raise Behind("keys-not-known", "Who asks can't be checked yet; ask again.", retry_after_s=1) from error
+            self._keys = KeySet.import_key_set(dict(published))  # type: ignore[arg-type]
             self._fetched_at = time.monotonic()
         return self._keys
 
