@@ -141,7 +141,7 @@ async def test_poison_parks_its_key_and_what_follows_it_while_other_keys_flow(
     hearing: Backbone, projects: Speaker, ear: Ear
 ):
     sick, well = uuid7(), uuid7()
-    ear.fails["poison"] = [ValueError("bad") for _ in range(10)]
+    ear.fails["poison"] = [ValueError("bad") for _ in range(1000)]
     for reason in ("before", "poison", "behind"):
         await projects.say(word(sick, reason))
     await projects.say(word(well, "flows"))

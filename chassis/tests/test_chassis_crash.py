@@ -9,10 +9,10 @@ DIES = """
 import os, signal
 from flip_chassis import crash
 crash.point("inbox.polled")
-crash.arm(lambda point: os.kill(os.getpid(), signal.SIGKILL) if point == "relay.read" else None)
+crash.arm(lambda point: os.kill(os.getpid(), signal.SIGKILL) if point == "relay.sent" else None)
 crash.point("inbox.polled")
 print("alive", flush=True)
-crash.point("relay.read")
+crash.point("relay.sent")
 print("still alive", flush=True)
 """
 

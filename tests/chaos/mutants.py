@@ -4,37 +4,46 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaConsumer
-from flip_chassis import bus, inbox, outgoing, relay
+from flip_chassis import bus, inbox, relay
 from flip_chassis.database import Connection
 from flip_chassis.inbox import Inbox, Key, Parcel
 
 Mutant = Literal["cursor-on-position", "cursor-on-transaction", "no-dedupe", "kafka-first", "park-without-key"]
 
 
-async def _publish_by_position(db: Connection, producer: outgoing.Producer, source: str, epoch: int) -> bool:
-    rows = await db.fetch(
-        "SELECT e.* FROM event_log e, relay_cursor c WHERE e.pos > c.pos ORDER BY e.pos LIMIT 500",
-    )
-    if not rows:
-        return False
-    await relay._send(producer, rows, source)  # pyright: ignore[reportPrivateUsage]
-    await db.execute("UPDATE relay_cursor SET pos = $1 WHERE epoch = $2", rows[-1]["pos"], epoch)
-    return True
-
-
-_READ_BELOW_HORIZON = """
-SELECT e.* FROM event_log e, relay_cursor c WHERE e.pos > c.pos AND e.pos <= c.last
-AND e.xid >= pg_snapshot_xmin(c.low) AND e.xid < pg_snapshot_xmin(c.high) ORDER BY e.pos LIMIT $1
-"""
-_OPEN_WINDOW_BELOW_HORIZON = """
-WITH now AS (SELECT pg_current_snapshot() AS high),
-found AS (
-    SELECT min(e.pos) AS first, max(e.pos) AS last FROM event_log e, relay_cursor c, now n
-    WHERE e.xid >= pg_snapshot_xmin(c.high) AND e.xid < pg_snapshot_xmin(n.high)
+_OPEN_BY_POSITION = """
+WITH fresh AS MATERIALIZED (SELECT e.pos FROM event_log e, relay_cursor c WHERE e.pos > c.last),
+opened AS (
+    UPDATE relay_cursor SET pos = last, last = coalesce((SELECT max(pos) FROM fresh), last)
+    WHERE epoch = $1 RETURNING epoch
 )
-UPDATE relay_cursor
-SET low = relay_cursor.high, high = n.high, pos = coalesce(f.first - 1, 0), last = coalesce(f.last, 0)
-FROM now n, found f WHERE epoch = $1 RETURNING f.last IS NOT NULL AS found
+SELECT e.* FROM opened
+LEFT JOIN LATERAL (SELECT pos FROM fresh ORDER BY pos LIMIT $2) AS first ON true
+LEFT JOIN event_log e ON e.pos = first.pos ORDER BY pos
+"""
+_GO_ON_BY_POSITION = """
+WITH moved AS (UPDATE relay_cursor SET pos = $2 WHERE epoch = $1 RETURNING last)
+SELECT e.* FROM moved LEFT JOIN event_log e ON e.pos > $2 AND e.pos <= moved.last ORDER BY pos LIMIT $3
+"""
+_OPEN_BY_TRANSACTION = """
+WITH now AS (SELECT pg_current_snapshot() AS high),
+fresh AS MATERIALIZED (
+    SELECT e.pos FROM event_log e, relay_cursor c, now
+    WHERE e.xid >= pg_snapshot_xmin(c.high) AND e.xid < pg_snapshot_xmin(now.high)
+),
+opened AS (
+    UPDATE relay_cursor SET low = relay_cursor.high, high = now.high,
+    pos = coalesce((SELECT min(pos) FROM fresh) - 1, 0), last = coalesce((SELECT max(pos) FROM fresh), 0)
+    FROM now WHERE epoch = $1 RETURNING epoch
+)
+SELECT e.* FROM opened
+LEFT JOIN LATERAL (SELECT pos FROM fresh ORDER BY pos LIMIT $2) AS first ON true
+LEFT JOIN event_log e ON e.pos = first.pos ORDER BY pos
+"""
+_GO_ON_BY_TRANSACTION = """
+WITH moved AS (UPDATE relay_cursor SET pos = $2 WHERE epoch = $1 RETURNING low, high, last)
+SELECT e.* FROM moved LEFT JOIN event_log e ON e.pos > $2 AND e.pos <= moved.last
+AND e.xid >= pg_snapshot_xmin(moved.low) AND e.xid < pg_snapshot_xmin(moved.high) ORDER BY pos LIMIT $3
 """
 
 
@@ -74,8 +83,8 @@ def _replacing(module: Any, **names: object) -> Callable[[], None]:
 
 
 MUTANTS: dict[Mutant, Callable[[], None]] = {
-    "cursor-on-position": _replacing(relay, publish_next=_publish_by_position),
-    "cursor-on-transaction": _replacing(relay, _READ=_READ_BELOW_HORIZON, _OPEN_WINDOW=_OPEN_WINDOW_BELOW_HORIZON),
+    "cursor-on-position": _replacing(relay, _OPEN_WINDOW=_OPEN_BY_POSITION, _GO_ON=_GO_ON_BY_POSITION),
+    "cursor-on-transaction": _replacing(relay, _OPEN_WINDOW=_OPEN_BY_TRANSACTION, _GO_ON=_GO_ON_BY_TRANSACTION),
     "no-dedupe": _replacing(inbox, Inbox=_Forgetful),
     "kafka-first": _replacing(bus, hand_over=_commit_then_take),
     "park-without-key": _replacing(inbox, Inbox=_Careless),

@@ -15,7 +15,7 @@ from typing import Any
 
 import time_machine
 import uvloop
-from flip_chassis import bus, crash
+from flip_chassis import bus, crash, relay
 from flip_chassis.background import background
 from flip_chassis.service import backbone
 from flip_chassis.telemetry import start_telemetry
@@ -30,6 +30,7 @@ WRITERS = 3
 UP, DIED = "up", "died"
 _SESSION_MS = 3_000
 _HEARTBEAT_MS = 800
+_BATCH = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ def live(life: Life) -> None:
         MUTANTS[life.mutant]()
     # A group waits for a killed member as long as its session lasts.
     bus._SESSION_MS, bus._HEARTBEAT_MS = _SESSION_MS, _HEARTBEAT_MS  # pyright: ignore[reportPrivateUsage]
+    # A window of a few rows is more than one batch, so that a relay dies within windows too.
+    relay._BATCH = _BATCH  # pyright: ignore[reportPrivateUsage]
     with asyncio.Runner(loop_factory=lambda: _DetouringLoop(life.detours)) as runner:
         runner.run(_live(life, diary))
 

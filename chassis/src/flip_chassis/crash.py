@@ -11,7 +11,6 @@ Point = Literal[
     "log.appended",
     "relay.leading",
     "relay.window-opened",
-    "relay.read",
     "relay.sent",
     "relay.acknowledged",
     "relay.cursor-moved",

@@ -36,23 +36,34 @@ class Said(NamedTuple):
     message: Message
 
 
-async def lock_stream(db: Connection, topic: str, key: str) -> None:
-    """Be the only writer of a stream until the transaction ends."""
-    await db.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"{topic}/{key}")
-
-
 async def read_stream(db: Connection, topic: str, key: str) -> list[Message]:
     """The messages of a stream, oldest first."""
     rows = await db.fetch(
         "SELECT type, payload FROM event_log WHERE topic = $1 AND key = $2 ORDER BY stream_version", topic, key
     )
-    return [REGISTRY[row["type"]].decode(row["payload"]) for row in rows]
+    return _messages(rows)
+
+
+async def locked_stream(db: Connection, topic: str, key: str) -> list[Message]:
+    """The messages of a stream, oldest first; the caller is its only writer until the transaction ends."""
+    return _messages(await db.fetch("SELECT type, payload FROM locked_stream($1, $2)", topic, key))
 
 
 async def last_version(db: Connection, topic: str, key: str) -> int:
     """The version of a stream's last message, 0 where there is none."""
     version = await db.fetchval("SELECT max(stream_version) FROM event_log WHERE topic = $1 AND key = $2", topic, key)
     return version or 0
+
+
+async def locked_version(db: Connection, topic: str, key: str) -> int:
+    """The version of a stream's last message, 0 where there is none; the caller is its only writer until the
+    transaction ends.
+    """
+    return await db.fetchval("SELECT locked_version($1, $2)", topic, key)
+
+
+def _messages(rows: Sequence[Row]) -> list[Message]:
+    return [REGISTRY[row["type"]].decode(row["payload"]) for row in rows]
 
 
 async def append(

@@ -39,34 +39,92 @@ SET jit = off;
 SET synchronous_commit = off
 """
 _LEAD = "SELECT pg_advisory_lock(hashtextextended('flip.relay', 0))"
-_TAKE_OVER = "UPDATE relay_cursor SET epoch = epoch + 1 RETURNING epoch"
-_READ = """
-SELECT * FROM event_log
-WHERE pos > (SELECT pos FROM relay_cursor) AND pos <= (SELECT last FROM relay_cursor)
-AND pg_visible_in_snapshot(xid, (SELECT high FROM relay_cursor))
-AND NOT pg_visible_in_snapshot(xid, (SELECT low FROM relay_cursor))
-ORDER BY pos LIMIT $1
+_TAKE_OVER = "UPDATE relay_cursor SET epoch = epoch + 1 RETURNING epoch, pos"
+# Both answer with at least one row, of nulls where there is nothing to publish; no row says that another one leads.
+_GO_ON = """
+WITH moved AS (UPDATE relay_cursor SET pos = $2 WHERE epoch = $1 RETURNING low, high, last)
+SELECT event.* FROM moved LEFT JOIN LATERAL (
+    SELECT * FROM event_log
+    WHERE pos > $2 AND pos <= last AND pg_visible_in_snapshot(xid, high) AND NOT pg_visible_in_snapshot(xid, low)
+    ORDER BY pos LIMIT $3
+) AS event ON true ORDER BY pos
 """
-_MOVE = "UPDATE relay_cursor SET pos = $1 WHERE epoch = $2"
 _OPEN_WINDOW = """
 WITH now AS (SELECT pg_current_snapshot() AS high),
-found AS (
-    SELECT min(pos) AS first, max(pos) AS last FROM (
-        SELECT pos FROM event_log
-        WHERE xid >= (SELECT pg_snapshot_xmin(high) FROM relay_cursor)
-        AND pg_visible_in_snapshot(xid, (SELECT high FROM now))
-        AND NOT pg_visible_in_snapshot(xid, (SELECT high FROM relay_cursor))
-        OFFSET 0
-    ) AS fresh
+fresh AS MATERIALIZED (
+    SELECT pos FROM event_log
+    WHERE xid >= (SELECT pg_snapshot_xmin(high) FROM relay_cursor)
+    AND pg_visible_in_snapshot(xid, (SELECT high FROM now))
+    AND NOT pg_visible_in_snapshot(xid, (SELECT high FROM relay_cursor))
+),
+opened AS (
+    UPDATE relay_cursor SET low = relay_cursor.high, high = now.high,
+    pos = coalesce((SELECT min(pos) FROM fresh) - 1, 0), last = coalesce((SELECT max(pos) FROM fresh), 0)
+    FROM now WHERE epoch = $1 RETURNING epoch
 )
-UPDATE relay_cursor
-SET low = relay_cursor.high, high = n.high, pos = coalesce(f.first - 1, 0), last = coalesce(f.last, 0)
-FROM now n, found f WHERE epoch = $1 RETURNING f.last IS NOT NULL AS found
+SELECT event.* FROM opened
+LEFT JOIN LATERAL (SELECT pos FROM fresh ORDER BY pos LIMIT $2) AS first ON true
+LEFT JOIN LATERAL (SELECT * FROM event_log WHERE event_log.pos = first.pos OFFSET 0) AS event ON true
+ORDER BY pos
 """
 
 
 class Deposed(Exception):
     """Another relay has taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The place in the event log up to which all is published, in the hands of the relay that leads."""
+
+    db: Connection
+    epoch: int
+
+    async def open_window(self) -> list[Row]:
+        """The first rows of the next window; none while nothing new was said. Raises Deposed."""
+        rows = await self._fetch(_OPEN_WINDOW, self.epoch, _BATCH)
+        crash.point("relay.window-opened")
+        return rows
+
+    async def go_on(self, pos: int) -> list[Row]:
+        """Note that the window is published up to `pos`: the rows that follow in it. Raises Deposed."""
+        rows = await self._fetch(_GO_ON, self.epoch, pos, _BATCH)
+        crash.point("relay.cursor-moved")
+        return rows
+
+    async def _fetch(self, query: str, *args: object) -> list[Row]:
+        rows = await self.db.fetch(query, *args)
+        if not rows:
+            raise Deposed
+        return [row for row in rows if row["pos"] is not None]
+
+
+async def take_over(db: Connection) -> tuple[Cursor, list[Row]]:
+    """Lead from now on: the cursor, and the rows that the one who led before may not have published."""
+    place = await db.fetchrow(_TAKE_OVER)
+    assert place is not None, "the migration makes the cursor"
+    cursor = Cursor(db, place["epoch"])
+    return cursor, await cursor.go_on(place["pos"])
+
+
+async def publish(cursor: Cursor, producer: Producer, source: str, rows: Sequence[Row]) -> list[Row]:
+    """Publish rows of a window, in their order; answers those that follow in it.
+
+    The cursor isn't moved past a window's last rows: the next window's opening does that.
+    """
+    await _send(producer, [row for row in rows if not row["local"]], source)
+    return await cursor.go_on(rows[-1]["pos"]) if len(rows) == _BATCH else []
+
+
+async def _send(producer: Producer, rows: Sequence[Row], source: str) -> None:
+    outgoing = [
+        Outgoing(row["topic"], row["key"].encode(), row["payload"], envelope_of(row, source).headers()) for row in rows
+    ]
+    acknowledged = await send(producer, outgoing)
+    crash.point("relay.sent")
+    await asyncio.gather(*acknowledged)
+    crash.point("relay.acknowledged")
+    SAID.inc(len(rows))
 
 
 @dataclass(slots=True)
@@ -96,59 +154,32 @@ class Relay:
     async def _lead(self, db: Connection) -> None:
         await db.execute(_PREPARE)
         await db.execute(_LEAD)
-        epoch: int = await db.fetchval(_TAKE_OVER)
+        cursor, left = await take_over(db)
         crash.point("relay.leading")
         self.came_through = time.monotonic()
         try:
             async with self.bus.producer() as producer:
+                await self._publish(cursor, producer, left)
                 while True:
                     looked = time.monotonic()
                     self.wake.clear()
-                    while await publish_next(db, producer, self.settings.source, epoch):
-                        self.came_through = time.monotonic()
+                    await self._publish(cursor, producer, await cursor.open_window())
                     self.came_through = time.monotonic()
                     await self._rest(looked + _PACE_S)
         except Deposed:
             self.came_through = None
             raise
 
+    async def _publish(self, cursor: Cursor, producer: Producer, rows: Sequence[Row]) -> None:
+        while rows:
+            rows = await publish(cursor, producer, self.settings.source, rows)
+            self.came_through = time.monotonic()
+
     async def _rest(self, until: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(_IDLE_S):
                 await self.wake.wait()
         await asyncio.sleep(until - time.monotonic())
-
-
-async def publish_next(db: Connection, producer: Producer, source: str, epoch: int) -> bool:
-    """Publish the window's next rows, or open the next window. Answers whether there may be more to publish."""
-    rows = await db.fetch(_READ, _BATCH)
-    if not rows:
-        return await _open_window(db, epoch)
-    crash.point("relay.read")
-    await _send(producer, [row for row in rows if not row["local"]], source)
-    if await db.execute(_MOVE, rows[-1]["pos"], epoch) != "UPDATE 1":
-        raise Deposed
-    crash.point("relay.cursor-moved")
-    return len(rows) == _BATCH
-
-
-async def _open_window(db: Connection, epoch: int) -> bool:
-    found = await db.fetchval(_OPEN_WINDOW, epoch)
-    if found is None:
-        raise Deposed
-    crash.point("relay.window-opened")
-    return found
-
-
-async def _send(producer: Producer, rows: Sequence[Row], source: str) -> None:
-    outgoing = [
-        Outgoing(row["topic"], row["key"].encode(), row["payload"], envelope_of(row, source).headers()) for row in rows
-    ]
-    acknowledged = await send(producer, outgoing)
-    crash.point("relay.sent")
-    await asyncio.gather(*acknowledged)
-    crash.point("relay.acknowledged")
-    SAID.inc(len(rows))
 
 
 @asynccontextmanager

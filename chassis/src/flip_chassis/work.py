@@ -11,7 +11,7 @@ from flip_contracts.base import Command, Message
 from flip_chassis.aggregate import Aggregate
 from flip_chassis.database import Connection
 from flip_chassis.ids import uuid7
-from flip_chassis.log import Cause, Said, append, last_version, lock_stream, read_stream
+from flip_chassis.log import Cause, Said, append, locked_stream, locked_version
 from flip_chassis.settings import Settings
 from flip_chassis.telemetry import traceparent
 
@@ -60,8 +60,7 @@ class Work:
         """The aggregate's state and a place to record events; kept when the block ends, dropped when it raises."""
         topic = aggregate.topic.named(self._settings.trust)
         async with self.db.transaction():
-            await lock_stream(self.db, topic, str(key))
-            events = await read_stream(self.db, topic, str(key))
+            events = await locked_stream(self.db, topic, str(key))
             recorder = Recorder(aggregate, aggregate.after(events), len(events))
             yield recorder
             if recorder.recorded:
@@ -73,8 +72,8 @@ class Work:
             raise TypeError(f"{type(message).__name__}: a command names its Trust, nothing else does")
         topic = message.topic.named(to or self._settings.trust)
         async with self.db.transaction():
-            await lock_stream(self.db, topic, message.key)
-            await self._append(topic, message.key, await last_version(self.db, topic, message.key), [message])
+            version = await locked_version(self.db, topic, message.key)
+            await self._append(topic, message.key, version, [message])
 
     async def _append(self, topic: str, key: str, version: int, messages: list[Message]) -> None:
         said = await append(self.db, self._settings.source, topic, key, version, messages, self.cause)
