@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK
-from flip_flare.keeper import processes_of
 from flip_flare.testing import TRUSTS, LocalNet, wait_until
 from flip_nnunet.federation import federate
 from flip_nnunet.job import Job
+from flip_nnunet.keeper import processes_of
 from flip_nnunet.message import Answers, Message
 from flip_nnunet.store import FolderStore
 from flip_nnunet.worker import Worker

@@ -24,12 +24,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO, TypeVar
 
+from flip_nnunet.attempt import Attempt
 from nvflare.apis.job_def import JobMetaKey, RunStatus
 from nvflare.fuel.flare_api import api_spec as flare
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from flip_flare.job import Attempt, write_job
+from flip_flare.job import write_job
 from flip_flare.provision import ADMIN
 
 log = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
 import httpx
+from flip_nnunet.attempt import Attempt
 from flwr.app.user_config import UserConfig
 from flwr.common.constant import Status as RunState
 from flwr.common.constant import SubStatus
@@ -37,7 +38,14 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from flip_flower.job import ATTEMPT_DIGEST, ATTEMPT_TOKEN, Attempt, make_app, run_configuration
+from flip_flower.job import (
+    ATTEMPT_DIGEST,
+    ATTEMPT_TOKEN,
+    attempt_digest,
+    make_app,
+    run_configuration,
+    write_attempt,
+)
 from flip_flower.kit import AUTHORITY_CERTIFICATE, Net
 
 log = logging.getLogger(__name__)
@@ -165,11 +173,11 @@ class Driver:
         attempt = Attempt(request.run_id, request.attempt, request.trusts, request.run_folder, request.job)
         known = self._run_of(attempt)
         if known is not None:
-            if known.override_config[ATTEMPT_DIGEST].string != attempt.digest:
+            if known.override_config[ATTEMPT_DIGEST].string != attempt_digest(attempt):
                 raise Refused("attempt-differs", f"attempt: {attempt.token} was submitted with another job")
             return str(known.run_id)
         attempt.run_folder.mkdir(parents=True, exist_ok=True)
-        configuration: UserConfig = {**run_configuration(attempt, attempt.write(self._jobs))}
+        configuration: UserConfig = {**run_configuration(attempt, write_attempt(attempt, self._jobs))}
         started = self._server.StartRun(
             StartRunRequest(fab=fab_to_proto(self._app), override_config=user_config_to_proto(configuration))
         )
