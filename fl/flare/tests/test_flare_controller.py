@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import weakref
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flip_flare.controller import FlareSites, Interrupted, NnunetController
+from flip_flare.controller import FlareSites, NnunetController
 from flip_flare.wire import reply_model
-from flip_nnunet.aggregation import TooFewContributions
-from flip_nnunet.federation import JobUnfit
+from flip_nnunet.conduct import Interrupted
 from flip_nnunet.job import Job
-from flip_nnunet.message import Message, SiteFailure, failure_of
+from flip_nnunet.message import Message, failure_of
 from nvflare.apis.signal import Signal
 from nvflare.app_common.abstract.fl_model import FLModel
 
@@ -34,10 +31,8 @@ Clients = Mapping[str, FLModel | None]
 class Played(NnunetController):
     """A controller whose task is answered at once by `clients`; it is over when each of them has had its turn."""
 
-    def __init__(
-        self, clients: Clients, folder: Path = Path("/unused"), job: dict[str, Any] = JOB, *, aborted: bool = False
-    ) -> None:
-        super().__init__(str(folder), 1, TRUSTS, job)
+    def __init__(self, clients: Clients, *, aborted: bool = False) -> None:
+        super().__init__("/unused", 1, TRUSTS, JOB)
         self._answering = dict(clients)
         self.taken_back = False
         self.abort_signal = Signal()
@@ -100,29 +95,3 @@ def test_sites_that_are_silent_because_the_job_was_aborted_are_not_blamed():
     answers = sites(Played({}, aborted=True)).ask("train_round", Message())
     with pytest.raises(Interrupted, match="abort"):
         next(answers)
-
-
-def last_words(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "events.jsonl").read_text().splitlines()[-1])
-
-
-@pytest.mark.requirement("FILE-4")
-def test_a_job_that_its_trusts_can_not_do_ends_with_the_field_named(tmp_path: Path):
-    with pytest.raises(JobUnfit, match="aggregation_weights: GSTT"):
-        Played({}, tmp_path, {**JOB, "aggregation_weights": {"GSTT": 1.0}}).run()
-    assert (last_words(tmp_path)["kind"], last_words(tmp_path)["reason"]) == ("failed", "job-unfit")
-
-
-@pytest.mark.requirement("NNU-4")
-def test_a_round_without_enough_contributions_ends_with_each_trust_s_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def given_up(*_: object) -> None:
-        raise TooFewContributions("round 3: ...", {"KCH": SiteFailure("not-finite", "head.weight")})
-
-    monkeypatch.setattr("flip_flare.controller.federate", given_up)
-    with pytest.raises(TooFewContributions):
-        Played({}, tmp_path).run()
-    last = last_words(tmp_path)
-    assert (last["kind"], last["reason"], last["operation"]) == ("failed", "too-few-contributions", "train_round")
-    assert last["sites"] == {"KCH": {"code": "not-finite", "detail": "head.weight"}}

@@ -6,12 +6,13 @@ The environment says where prepared runs lie and how many cases the Trust takes 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from flip_flare.keeper import flare_command, keep
-from flip_flare.site_settings import SiteSettings
+from flip_nnunet.keeper import keep
+
+from flip_flare.command import flare_command
+from flip_flare.site_settings import site_settings
 
 _MODULE = "nvflare.private.fed.app.client.client_train"
 
@@ -25,11 +26,11 @@ def main() -> None:
     if not (kit / "startup" / "client.key").is_file():
         parser.error(f"--kit: {kit} is not a client's kit")
     try:
-        SiteSettings.from_environment(os.environ)
+        site_settings()
     except ValueError as refused:
         parser.error(str(refused))
     settings = (f"uid={given.site}", f"org={given.site.lower()}")
-    sys.exit(keep(flare_command(_MODULE, kit, "fed_client.json", *settings), kit))
+    sys.exit(keep(flare_command(_MODULE, kit, "fed_client.json", *settings), kit, {}))
 
 
 if __name__ == "__main__":

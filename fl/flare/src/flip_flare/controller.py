@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from flip_nnunet.aggregation import TooFewContributions
-from flip_nnunet.federation import Outcome, federate
+from flip_nnunet.attempt import Attempt
+from flip_nnunet.conduct import SILENT, Interrupted, conduct
 from flip_nnunet.job import Job
-from flip_nnunet.message import MALFORMED, NO_ANSWER, Answers, Message, SiteFailure, SitesFailed
-from flip_nnunet.store import FolderStore
+from flip_nnunet.message import MALFORMED, Answers, Message, SiteFailure
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
@@ -24,7 +23,6 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.workflows.model_controller import ModelController
 
-from flip_flare.events import EventLog
 from flip_flare.wire import TASK, Request, read_reply, request_model
 
 _OPERATION_TIMEOUT_S = 24 * 3600
@@ -34,15 +32,6 @@ _FIRST_SIGN_S = 180.0
 """How long a client's job process and its trainer may take to start."""
 _SILENCE_S = 60.0
 """After how long without a sign a client's job process counts as gone; it gives one every few seconds."""
-_SILENT = SiteFailure(NO_ANSWER, "the site's trainer ended or the site cannot be reached")
-
-
-class Interrupted(Exception):
-    """The attempt ended from outside, by an abort or a broken part of the net; another attempt may well succeed."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        self.reason = reason
-        super().__init__(detail)
 
 
 class ListeningCommunicator(WFCommServer):
@@ -69,19 +58,12 @@ class ListeningCommunicator(WFCommServer):
 
 
 class NnunetController(ModelController):
-    """Runs one attempt and tells what happens in `<run_folder>/events.jsonl`; weights go to `<run_folder>/rounds/`.
-
-    The last event of an attempt that was not killed is `finished`, `interrupted` (worth another attempt) or `failed`
-    (it would fail again); the latter two have a `reason` code and a `detail`.
-    """
+    """Runs one attempt: `flip_nnunet.conduct`."""
 
     def __init__(self, run_folder: str, attempt: int, trusts: list[str], job: dict[str, Any]) -> None:
         # Errors of single sites are left to the algorithm, which knows how many sites a round needs.
         super().__init__(persistor_id="", ignore_result_error=True, task_check_period=_CHECK_PERIOD_S)
-        self._folder = Path(run_folder)
-        self._attempt = attempt
-        self._trusts = trusts
-        self._job = job
+        self._attempt = Attempt(str(job.get("run_id")), attempt, tuple(trusts), Path(run_folder), job)
         self._clients = ListeningCommunicator()
         self._given_up: str | None = None
         self._silent: set[str] = set()
@@ -98,15 +80,7 @@ class NnunetController(ModelController):
 
     def run(self) -> None:
         """Called by FLARE once the clients that the job needs have started."""
-        with EventLog(self._folder, self._attempt) as events:
-            events.tell({"kind": "started", "sites": self._trusts})
-            try:
-                job = Job.model_validate(self._job)
-                outcome = federate(FlareSites(self, self._trusts, job), job, FolderStore(self._folder), events.tell)
-            except Exception as error:
-                events.tell(_ending(error, self._silent))
-                raise
-            events.tell({"kind": "finished"} | _facts(outcome))
+        conduct(self._attempt, lambda job: FlareSites(self, self._attempt.trusts, job), self._silent)
 
     def set_communicator(self, communicator: WFCommSpec) -> None:
         """Called by FLARE with a communicator of its own, which this one replaces."""
@@ -163,7 +137,7 @@ class FlareSites:
         request = Request(operation, self._job, message)
         with closing(self._controller.ask(request, targets)) as answers:
             for site, answer in answers:
-                yield site, _SILENT.as_message() if answer is None else _message(answer)
+                yield site, SILENT.as_message() if answer is None else _message(answer)
                 del answer
 
 
@@ -183,52 +157,3 @@ def _message(answer: FLModel) -> Message:
         return read_reply(answer)
     except ValueError as error:
         return SiteFailure(MALFORMED, str(error)).as_message()
-
-
-def _ending(error: Exception, silent: set[str]) -> dict[str, Any]:
-    """The event that tells why an attempt did not finish; `silent` are the sites that left the last task unanswered."""
-    if isinstance(error, Interrupted):
-        return {"kind": "interrupted", "reason": error.reason, "detail": str(error)}
-    if silent:
-        return {
-            "kind": "interrupted",
-            "reason": "sites-silent",
-            "sites": _as_facts(dict.fromkeys(sorted(silent), _SILENT)),
-            "detail": str(error),
-        }
-    if isinstance(error, SitesFailed):
-        return {
-            "kind": "failed",
-            "reason": "sites-failed",
-            "operation": error.operation,
-            "sites": _as_facts(error.failures),
-            "detail": str(error),
-        }
-    if isinstance(error, TooFewContributions):
-        return {
-            "kind": "failed",
-            "reason": error.code,
-            "operation": "train_round",
-            "sites": _as_facts(error.excluded),
-            "detail": str(error),
-        }
-    return {
-        "kind": "failed",
-        "reason": getattr(error, "code", "internal-error"),
-        "detail": f"{type(error).__name__}: {error}",
-    }
-
-
-def _as_facts(failures: Mapping[str, SiteFailure]) -> dict[str, dict[str, str]]:
-    return {site: {"code": failure.code, "detail": failure.detail} for site, failure in failures.items()}
-
-
-def _facts(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "plan_digest": outcome.plan_digest,
-        "weights_digest": outcome.weights_digest,
-        "cases": outcome.cases,
-        "rounds": outcome.rounds,
-        "archive": str(outcome.archive),
-        "archive_sha256": outcome.archive_sha256,
-    }

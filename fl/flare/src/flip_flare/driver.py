@@ -2,11 +2,7 @@
 
     python -m flip_flare.driver --admin-kit DIR/admin --jobs DIR
 
-One request a line on stdin, one reply a line on stdout, in the same order. Every request has an `op` and may have an
-`id`, which the reply repeats:
-
-    {"id": 1, "op": "connected"}           -> {"id": 1, "ok": true, "result": {"sites": ["KCH", "UCLH"]}}
-    {"id": 2, "op": "status", "job": "no"} -> {"id": 2, "ok": false, "error": {"code": "job-unknown", "detail": "..."}}
+How a request and its reply look: `flip_nnunet.driving`.
 
 The driver connects when it is first asked and again after the server was away; meanwhile it answers `net-unreachable`.
 It ends when stdin does.
@@ -15,30 +11,40 @@ It ends when stdin does.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
-import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+from flip_nnunet.driving import (
+    OP,
+    Abort,
+    Asked,
+    Connected,
+    JobState,
+    Refused,
+    Request,
+    Result,
+    Running,
+    Status,
+    Submit,
+    arguments,
+    serve,
+)
 from nvflare.apis.job_def import JobMetaKey, RunStatus
 from nvflare.fuel.flare_api import api_spec as flare
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from flip_flare.job import Attempt, write_job
+from flip_flare.job import write_job
 from flip_flare.provision import ADMIN
 
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 5.0
 _LOG_TAIL_LINES = 400
-
-JobState = Literal["waiting", "running", "completed", "aborted", "failed", "lost"]
-"""`lost`: the server died while the job ran, and forgot it; FLARE goes on to call such a job RUNNING for ever."""
 
 _STATES: dict[str, JobState] = {
     RunStatus.SUBMITTED: "waiting",
@@ -62,64 +68,21 @@ _CODES: dict[type[Exception], str] = {
     flare.JobNotFound: "job-unknown",
     flare.JobNotRunning: "job-not-running",
     flare.NoClientsAvailable: "no-sites",
-    ValidationError: "request-invalid",
-    ValueError: "request-invalid",
 }
 _CONNECTION_LOST = (flare.NoConnection, flare.SessionClosed, flare.NoReply)
 
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    id: int | str | None = None
+_Answer = TypeVar("_Answer")
 
 
-class Connected(_Request):
-    """Which sites are connected."""
-
-    op: Literal["connected"]
-
-
-class Submit(_Request):
-    """Submit one attempt of a run. The same attempt again gives the same job."""
-
-    op: Literal["submit"]
-    run_id: str
-    attempt: int
-    trusts: tuple[str, ...]
-    run_folder: Path
-    job: dict[str, Any]
-
-
-class Status(_Request):
-    """How a job stands."""
-
-    op: Literal["status"]
-    job: str
-
-
-class Running(_Request):
-    """The jobs that have a process at the server."""
-
-    op: Literal["running"]
-
-
-class Abort(_Request):
-    """End a job at the server and at every site. A job that is over stays as it is."""
-
-    op: Literal["abort"]
-    job: str
-
-
-class Logs(_Request):
+class Logs(Asked):
     """The last lines of the server's log of a job."""
 
     op: Literal["logs"]
     job: str
 
 
-Request = Annotated[Connected | Submit | Status | Running | Abort | Logs, Field(discriminator="op")]
-_REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
-_Result = TypeVar("_Result")
+FlareRequest = Request | Logs
+_REQUESTS: TypeAdapter[FlareRequest] = TypeAdapter(Annotated[FlareRequest, OP])
 
 
 class Driver:
@@ -130,23 +93,8 @@ class Driver:
         self._jobs = jobs
         self._session: Session | None = None
 
-    def answer(self, line: str) -> dict[str, Any]:
-        """The reply to a request; what goes wrong is a reply, too."""
-        request_id: Any = None
-        try:
-            raw = json.loads(line)
-            request_id = raw.get("id") if isinstance(raw, dict) else None
-            result = self._do(_REQUEST.validate_python(raw))
-        except tuple(_CODES) as error:
-            code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
-            return {"id": request_id, "ok": False, "error": {"code": code, "detail": str(error)}}
-        except Exception as error:  # a bug, or FLARE's: the driver must go on for the other requests
-            log.exception("request failed")
-            detail = f"{type(error).__name__}: {error}"
-            return {"id": request_id, "ok": False, "error": {"code": "internal-error", "detail": detail}}
-        return {"id": request_id, "ok": True, "result": result}
-
-    def _do(self, request: Request) -> dict[str, Any]:
+    def do(self, request: FlareRequest) -> Result:
+        """Do what is asked. Raises `Refused`, ValueError, or what `explain` knows."""
         match request:
             case Connected():
                 return {"sites": sorted(client.name for client in self._ask(Session.get_connected_client_list))}
@@ -163,7 +111,7 @@ class Driver:
                 return {"lines": logs["logs"].get("server", "").splitlines()}
 
     def _submit(self, request: Submit) -> str:
-        attempt = Attempt(request.run_id, request.attempt, request.trusts, request.run_folder, request.job)
+        attempt = request.asked()
         attempt.run_folder.mkdir(parents=True, exist_ok=True)
         folder = write_job(attempt, self._jobs)
         return self._ask(lambda session: session.submit_job(str(folder), submit_token=attempt.token))
@@ -177,7 +125,10 @@ class Driver:
         return {"job": job, "state": state, "flare_status": status}
 
     def _is_lost(self, job: str, meta: dict[str, Any]) -> bool:
-        """Whether the job was under way in an earlier life of the server and is not in this one."""
+        """Whether the job was under way in an earlier life of the server and is not in this one.
+
+        FLARE goes on to call such a job RUNNING for ever.
+        """
         system = self._ask(Session.get_system_info)
         if job in {known.job_id for known in system.job_info}:
             return False
@@ -194,7 +145,7 @@ class Driver:
             return status
         return self._status(job)
 
-    def _ask(self, command: Callable[[Session], _Result]) -> _Result:
+    def _ask(self, command: Callable[[Session], _Answer]) -> _Answer:
         """Run an admin command (each is idempotent), once more over a new session if the old one turns out dead."""
         kept = self._session
         try:
@@ -220,27 +171,20 @@ class Driver:
             log.info("the old admin session did not close", exc_info=True)
 
 
-def serve(driver: Driver, requests: TextIO, replies: TextIO) -> None:
-    """Answer each line of `requests` until there are no more."""
-    for line in requests:
-        replies.write(json.dumps(driver.answer(line)) + "\n")
-        replies.flush()
+def explain(error: Exception) -> Refused | None:
+    """What an error of FLARE's means."""
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
+    return None if code is None else Refused(code, str(error))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m flip_flare.driver", description="Drive a net's jobs by JSON lines."
     )
-    parser.add_argument("--admin-kit", required=True, type=Path, help="the admin's kit, made by flip_flare.provision")
-    parser.add_argument("--jobs", required=True, type=Path, help="a folder for the jobs that are submitted")
-    given = parser.parse_args()
-    admin_kit = given.admin_kit.resolve()
-    if not (admin_kit / "startup" / "fed_admin.json").is_file():
-        parser.error(f"--admin-kit: {admin_kit} is not an admin's kit")
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # FLARE prints; stdout carries replies only
-    serve(Driver(admin_kit, given.jobs.resolve()), sys.stdin, replies)
-    replies.flush()
+    given = arguments(parser)
+    if not (given.admin_kit / "startup" / "fed_admin.json").is_file():
+        parser.error(f"--admin-kit: {given.admin_kit} is not an admin's kit")
+    serve(_REQUESTS, Driver(given.admin_kit, given.jobs).do, explain)
     os._exit(0)  # FLARE's session keeps threads that would never end
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from flip_nnunet.attempt import checked_run_id
 from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor, ExecutionMode
 from nvflare.client.config import ExchangeFormat
-
-from flip_flare.job import checked_run_id
 
 _HEARTBEAT_TIMEOUT_S = 120.0
 """Reading and resampling images can hold the interpreter for long; a dead process is noticed at once all the same."""

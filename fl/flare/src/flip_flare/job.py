@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flip_flare.files import replace_json
+from flip_nnunet.attempt import Attempt
+from flip_nnunet.files import replace_json
 
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _SERVER_SITE = "server"
 _APP = "app"
 _TASK_REQUEST_INTERVAL_S = 0.2
@@ -19,44 +17,6 @@ _DEAD_CLIENT_GRACE_S = 20.0
 """How long a client that was reported dead may take to give a sign before the round does without it."""
 _JOB_HEARTBEAT_S = 5.0
 """How often a client's job process gives a sign of life to the server's."""
-
-
-def checked_run_id(run_id: str) -> str:
-    """`run_id`, which names folders and so may hold letters, digits, `_` and `-` only. Raises ValueError."""
-    if not _RUN_ID.fullmatch(run_id):
-        raise ValueError(f"run_id: {run_id!r} must match {_RUN_ID.pattern}")
-    return run_id
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try at a run over some Trusts. `job` is a `flip_nnunet.job.Job` as JSON; `run_folder` is the hub's."""
-
-    run_id: str
-    number: int
-    trusts: tuple[str, ...]
-    run_folder: Path
-    job: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        checked_run_id(self.run_id)
-        if self.job.get("run_id") != self.run_id:
-            raise ValueError("job: its run_id must be the run's")
-        if self.number < 1:
-            raise ValueError("attempt: counts from 1")
-        if not self.trusts:
-            raise ValueError("trusts: at least one")
-        if not self.run_folder.is_absolute():
-            raise ValueError("run_folder: must be an absolute path")
-
-    @property
-    def token(self) -> str:
-        """FLARE gives the same job for the same token, however often the attempt is submitted."""
-        return f"{self.run_id}.{self.number}"
-
-    @property
-    def minimum_trusts(self) -> int:
-        return self.job.get("minimum_sites") or len(self.trusts)
 
 
 def write_job(attempt: Attempt, folder: Path) -> Path:
@@ -74,7 +34,7 @@ def write_job(attempt: Attempt, folder: Path) -> Path:
 def _meta(attempt: Attempt) -> dict[str, Any]:
     return {
         "name": attempt.token,
-        "min_clients": attempt.minimum_trusts,
+        "min_clients": attempt.job.get("minimum_sites") or len(attempt.trusts),
         "resource_spec": {},
         "deploy_map": {_APP: [_SERVER_SITE, *attempt.trusts]},
     }

@@ -6,7 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from flip_flare.keeper import flare_command, keep
+from flip_nnunet.keeper import keep
+
+from flip_flare.command import flare_command
 
 _MODULE = "nvflare.private.fed.app.server.server_train"
 
@@ -17,7 +19,7 @@ def main() -> None:
     kit = parser.parse_args().kit.resolve()
     if not (kit / "startup" / "server.key").is_file():
         parser.error(f"--kit: {kit} is not a server's kit")
-    sys.exit(keep(flare_command(_MODULE, kit, "fed_server.json", "org=hub"), kit))
+    sys.exit(keep(flare_command(_MODULE, kit, "fed_server.json", "org=hub"), kit, {}))
 
 
 if __name__ == "__main__":

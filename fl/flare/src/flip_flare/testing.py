@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import psutil
+from flip_nnunet.events import read_events
+from flip_nnunet.keeper import processes_of
 
-from flip_flare.events import read_events
-from flip_flare.keeper import processes_of
 from flip_flare.provision import Net, provision
 
 TRUSTS = ("KCH", "UCLH")

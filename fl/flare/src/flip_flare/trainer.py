@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import nvflare.client as flare
 from flip_nnunet.job import Job
+from flip_nnunet.site_settings import SiteSettings
 from flip_nnunet.worker import Worker
 
-from flip_flare.site_settings import SiteSettings
 from flip_flare.wire import Request, read_request, reply_model
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 
 import nvflare.client as flare
+from flip_nnunet.attempt import checked_run_id
 
-from flip_flare.job import checked_run_id
-from flip_flare.site_settings import SiteSettings
+from flip_flare.site_settings import site_settings
 
 
 def main() -> None:
@@ -22,7 +21,7 @@ def main() -> None:
     parser.add_argument("--run", required=True, type=checked_run_id, help="the run's id")
     run_id = parser.parse_args().run
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    settings = SiteSettings.from_environment(os.environ)
+    settings = site_settings()
     flare.init()
     from flip_flare.trainer import serve  # noqa: PLC0415 - imports nnU-Net for seconds, in which FLARE need not wait
 

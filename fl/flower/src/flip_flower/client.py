@@ -6,13 +6,13 @@ The environment says where prepared runs lie and how many cases the Trust takes 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from flip_flower.keeper import keep
+from flip_nnunet.keeper import keep
+
 from flip_flower.kit import KEY, SERVER_CERTIFICATE, Net, flower_environment
-from flip_flower.site_settings import SiteSettings
+from flip_flower.site_settings import site_settings
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
         parser.error(f"--kit: {kit} is not a client's kit")
     try:
         Net.read(kit)
-        SiteSettings.from_environment(os.environ)
+        site_settings()
     except ValueError as refused:
         parser.error(str(refused))
     command = [sys.executable, "-u", "-m", "flip_flower.supernode", "--kit", str(kit), "--site", given.site]

@@ -5,22 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import httpx
-from flip_nnunet.aggregation import TooFewContributions
-from flip_nnunet.federation import Outcome, federate
+from flip_nnunet.attempt import Attempt
+from flip_nnunet.conduct import SILENT, Interrupted, conduct
 from flip_nnunet.job import Job
-from flip_nnunet.message import MALFORMED, NO_ANSWER, Answers, Message, SiteFailure, SitesFailed
-from flip_nnunet.store import FolderStore
+from flip_nnunet.message import MALFORMED, Answers, Message, SiteFailure
 from flwr.app import Message as FlowerMessage
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import RunNotRunningException
 from flwr.superlink.grid import HttpGrid
 
-from flip_flower.events import EventLog
-from flip_flower.job import Attempt
 from flip_flower.pause import Pause
 from flip_flower.wire import MESSAGE_TYPE, Request, read_reply, request_content
 
@@ -32,37 +28,12 @@ _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
 _LOOK_S = 1.0
 _FIRST_SIGN_S = 180.0
 """How long a Trust's node may take to connect. Later one that is away counts as gone: Flower itself waits a minute."""
-_SILENT = SiteFailure(NO_ANSWER, "the site's trainer ended or the site cannot be reached")
-
-
-class Interrupted(Exception):
-    """The attempt ended from outside, by an abort or a broken part of the net; another attempt may well succeed."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        self.reason = reason
-        super().__init__(detail)
 
 
 def run_attempt(grid: Grid, attempt: Attempt) -> None:
-    """Run one attempt and tell what happens in `<run_folder>/events.jsonl`; weights go to `<run_folder>/rounds/`.
-
-    The last event of an attempt that was not killed is `finished`, `interrupted` (worth another attempt) or `failed`
-    (it would fail again); the latter two have a `reason` code and a `detail`. Raises what ended it.
-    """
-    with EventLog(attempt.run_folder, attempt.number) as events:
-        events.tell({"kind": "started", "sites": list(attempt.trusts)})
-        silent: set[str] = set()
-        try:
-            job = Job.model_validate(attempt.job)
-            sites = FlowerSites(grid, attempt.trusts, job, silent)
-            outcome = federate(sites, job, FolderStore(attempt.run_folder), events.tell)
-        except SystemExit:  # how Flower ends an aborted run's process, if it notices first
-            events.tell(_ending(_abort(), silent))
-            raise
-        except Exception as error:
-            events.tell(_ending(error, silent))
-            raise
-        events.tell({"kind": "finished"} | _facts(outcome))
+    """Run one attempt: `flip_nnunet.conduct`."""
+    silent: set[str] = set()
+    conduct(attempt, lambda job: FlowerSites(grid, attempt.trusts, job, silent), silent)
 
 
 class FlowerSites:
@@ -88,7 +59,7 @@ class FlowerSites:
         try:
             yield from self._answers(Request(operation, self._job, message.to_bytes()), targets)
         except RunNotRunningException as error:
-            raise _abort() from error
+            raise Interrupted("job-aborted", "Flower was told to stop the run") from error
         except httpx.HTTPError as error:
             raise Interrupted("net-broken", f"the SuperLink does not serve the run: {type(error).__name__}") from error
 
@@ -145,7 +116,7 @@ class FlowerSites:
 
     def _silence(self, site: str) -> Message:
         self._silent.add(site)
-        return _SILENT.as_message()
+        return SILENT.as_message()
 
     def _gone(self, asked: Mapping[str, NodeInfo]) -> set[str]:
         """The sites whose node is away, or was: one that was started again knows nothing of what it was asked."""
@@ -162,56 +133,3 @@ def _nodes(grid: Grid) -> dict[str, NodeInfo]:
     if not isinstance(grid, HttpGrid):
         raise TypeError(f"grid: {type(grid).__name__} does not tell its nodes' names")
     return {node.name: node for node in grid.get_nodes()}
-
-
-def _abort() -> Interrupted:
-    return Interrupted("job-aborted", "Flower was told to stop the run")
-
-
-def _ending(error: Exception, silent: set[str]) -> dict[str, Any]:
-    """The event that tells why an attempt did not finish; `silent` are the sites that left the last task unanswered."""
-    if isinstance(error, Interrupted):
-        return {"kind": "interrupted", "reason": error.reason, "detail": str(error)}
-    if silent:
-        return {
-            "kind": "interrupted",
-            "reason": "sites-silent",
-            "sites": _as_facts(dict.fromkeys(sorted(silent), _SILENT)),
-            "detail": str(error),
-        }
-    if isinstance(error, SitesFailed):
-        return {
-            "kind": "failed",
-            "reason": "sites-failed",
-            "operation": error.operation,
-            "sites": _as_facts(error.failures),
-            "detail": str(error),
-        }
-    if isinstance(error, TooFewContributions):
-        return {
-            "kind": "failed",
-            "reason": error.code,
-            "operation": "train_round",
-            "sites": _as_facts(error.excluded),
-            "detail": str(error),
-        }
-    return {
-        "kind": "failed",
-        "reason": getattr(error, "code", "internal-error"),
-        "detail": f"{type(error).__name__}: {error}",
-    }
-
-
-def _as_facts(failures: Mapping[str, SiteFailure]) -> dict[str, dict[str, str]]:
-    return {site: {"code": failure.code, "detail": failure.detail} for site, failure in failures.items()}
-
-
-def _facts(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "plan_digest": outcome.plan_digest,
-        "weights_digest": outcome.weights_digest,
-        "cases": outcome.cases,
-        "rounds": outcome.rounds,
-        "archive": str(outcome.archive),
-        "archive_sha256": outcome.archive_sha256,
-    }

@@ -2,11 +2,7 @@
 
     python -m flip_flower.driver --admin-kit DIR/admin --jobs DIR
 
-One request a line on stdin, one reply a line on stdout, in the same order. Every request has an `op` and may have an
-`id`, which the reply repeats:
-
-    {"id": 1, "op": "connected"}           -> {"id": 1, "ok": true, "result": {"sites": ["KCH", "UCLH"]}}
-    {"id": 2, "op": "status", "job": "no"} -> {"id": 2, "ok": false, "error": {"code": "job-unknown", "detail": "..."}}
+How a request and its reply look: `flip_nnunet.driving`.
 
 A job is a Flower run. Flower has no way to submit one only once; the driver looks for the attempt among the SuperLink's
 runs first, which outlive both of them. While the server is away it answers `net-unreachable`. It ends when stdin does.
@@ -15,16 +11,28 @@ runs first, which outlive both of them. While the server is away it answers `net
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import os
-import sys
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Any
 
 import httpx
+from flip_nnunet.attempt import Attempt
+from flip_nnunet.driving import (
+    REQUESTS,
+    Abort,
+    Connected,
+    JobState,
+    Refused,
+    Request,
+    Result,
+    Running,
+    Status,
+    Submit,
+    arguments,
+    serve,
+)
 from flwr.app.user_config import UserConfig
 from flwr.common.constant import Status as RunState
 from flwr.common.constant import SubStatus
@@ -35,17 +43,19 @@ from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from flip_flower.job import ATTEMPT_DIGEST, ATTEMPT_TOKEN, Attempt, make_app, run_configuration
+from flip_flower.job import (
+    ATTEMPT_DIGEST,
+    ATTEMPT_TOKEN,
+    attempt_digest,
+    make_app,
+    run_configuration,
+    write_attempt,
+)
 from flip_flower.kit import AUTHORITY_CERTIFICATE, Net
-
-log = logging.getLogger(__name__)
 
 _PAGE = 50
 _ONLINE = "online"
-
-JobState = Literal["waiting", "running", "completed", "aborted", "failed"]
 
 _STATES: dict[tuple[str, str], JobState] = {
     (RunState.PENDING, ""): "waiting",
@@ -62,60 +72,6 @@ _REFUSALS: dict[int, str] = {
 }
 
 
-class Refused(Exception):
-    """The driver can't do what it was asked."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        self.code = code
-        super().__init__(detail)
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    id: int | str | None = None
-
-
-class Connected(_Request):
-    """Which sites are connected."""
-
-    op: Literal["connected"]
-
-
-class Submit(_Request):
-    """Submit one attempt of a run. The same attempt again gives the same job."""
-
-    op: Literal["submit"]
-    run_id: str
-    attempt: int
-    trusts: tuple[str, ...]
-    run_folder: Path
-    job: dict[str, Any]
-
-
-class Status(_Request):
-    """How a job stands."""
-
-    op: Literal["status"]
-    job: str
-
-
-class Running(_Request):
-    """The jobs that have a process at the server."""
-
-    op: Literal["running"]
-
-
-class Abort(_Request):
-    """End a job at the server and at every site. A job that is over stays as it is."""
-
-    op: Literal["abort"]
-    job: str
-
-
-Request = Annotated[Connected | Submit | Status | Running | Abort, Field(discriminator="op")]
-_REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
-
-
 class Driver:
     """Answers requests over the SuperLink's control port."""
 
@@ -124,29 +80,8 @@ class Driver:
         self._net = Net.read(admin_kit)
         self._jobs = jobs
 
-    def answer(self, line: str) -> dict[str, Any]:
-        """The reply to a request; what goes wrong is a reply, too."""
-        request_id: Any = None
-        try:
-            raw = json.loads(line)
-            request_id = raw.get("id") if isinstance(raw, dict) else None
-            result = self._do(_REQUEST.validate_python(raw))
-        except Refused as refused:
-            return _error(request_id, refused.code, str(refused))
-        except (ValidationError, ValueError) as error:
-            return _error(request_id, "request-invalid", str(error))
-        except httpx.TransportError as error:
-            return _error(request_id, "net-unreachable", f"{type(error).__name__}: {error}")
-        except httpx.HTTPStatusError as error:
-            refusal = FlowerError.from_json(error.response.text)
-            code = _REFUSALS.get(refusal.code, "net-refuses-driver") if refusal else "net-refuses-driver"
-            return _error(request_id, code, refusal.message if refusal else str(error))
-        except Exception as error:  # a bug, or Flower's: the driver must go on for the other requests
-            log.exception("request failed")
-            return _error(request_id, "internal-error", f"{type(error).__name__}: {error}")
-        return {"id": request_id, "ok": True, "result": result}
-
-    def _do(self, request: Request) -> dict[str, Any]:
+    def do(self, request: Request) -> Result:
+        """Do what is asked. Raises `Refused`, ValueError, or what `explain` knows."""
         match request:
             case Connected():
                 nodes = self._server.ListNodes(ListNodesRequest()).nodes_info
@@ -162,14 +97,14 @@ class Driver:
                 return self._abort(job)
 
     def _submit(self, request: Submit) -> str:
-        attempt = Attempt(request.run_id, request.attempt, request.trusts, request.run_folder, request.job)
+        attempt = request.asked()
         known = self._run_of(attempt)
         if known is not None:
-            if known.override_config[ATTEMPT_DIGEST].string != attempt.digest:
+            if known.override_config[ATTEMPT_DIGEST].string != attempt_digest(attempt):
                 raise Refused("attempt-differs", f"attempt: {attempt.token} was submitted with another job")
             return str(known.run_id)
         attempt.run_folder.mkdir(parents=True, exist_ok=True)
-        configuration: UserConfig = {**run_configuration(attempt, attempt.write(self._jobs))}
+        configuration: UserConfig = {**run_configuration(attempt, write_attempt(attempt, self._jobs))}
         started = self._server.StartRun(
             StartRunRequest(fab=fab_to_proto(self._app), override_config=user_config_to_proto(configuration))
         )
@@ -229,32 +164,31 @@ def _number(job: str) -> int:
     return int(job)
 
 
-def _error(request_id: Any, code: str, detail: str) -> dict[str, Any]:
-    return {"id": request_id, "ok": False, "error": {"code": code, "detail": detail}}
-
-
-def serve(driver: Driver, requests: TextIO, replies: TextIO) -> None:
-    """Answer each line of `requests` until there are no more."""
-    for line in requests:
-        replies.write(json.dumps(driver.answer(line)) + "\n")
-        replies.flush()
+def explain(error: Exception) -> Refused | None:
+    """What an error of the SuperLink's means, or of the way to it."""
+    match error:
+        case httpx.TransportError():
+            return Refused("net-unreachable", f"{type(error).__name__}: {error}")
+        case httpx.HTTPStatusError():
+            refusal = FlowerError.from_json(error.response.text)
+            if refusal is None:
+                return Refused("net-refuses-driver", str(error))
+            return Refused(_REFUSALS.get(refusal.code, "net-refuses-driver"), refusal.message)
+        case _:
+            return None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m flip_flower.driver", description="Drive a net's jobs by JSON lines."
     )
-    parser.add_argument("--admin-kit", required=True, type=Path, help="the admin's kit, made by flip_flower.provision")
-    parser.add_argument("--jobs", required=True, type=Path, help="a folder for the jobs that are submitted")
-    given = parser.parse_args()
+    given = arguments(parser)
     try:
-        driver = Driver(given.admin_kit.resolve(), given.jobs.resolve())
+        driver = Driver(given.admin_kit, given.jobs)
     except ValueError as refused:
         parser.error(f"--admin-kit: {refused}")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # stdout carries replies only, whatever a library prints
-    serve(driver, sys.stdin, replies)
+    serve(REQUESTS, driver.do, explain)
 
 
 if __name__ == "__main__":

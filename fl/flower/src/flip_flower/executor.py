@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from flip_nnunet.attempt import checked_run_id
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode, SubStatus
@@ -36,7 +37,6 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from flip_flower.job import checked_run_id
 from flip_flower.kit import AUTHORITY_CERTIFICATE, EXECUTOR_CREDENTIAL, KEY, Net
 from flip_flower.pause import Pause
 from flip_flower.resident import AnswerUnwanted, Resident, TrainerEnded

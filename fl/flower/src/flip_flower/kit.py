@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from flip_flower.files import replace_json
+from flip_nnunet.files import replace_json
 
 AUTHORITY_CERTIFICATE, SERVER_CERTIFICATE, KEY = "authority.pem", "certificate.pem", "key.pem"
 TRUST_KEYS = "trusts"

@@ -20,8 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from flip_nnunet.files import replace_file
 
-from flip_flower.files import replace_file
 from flip_flower.kit import AUTHORITY_CERTIFICATE, KEY, SERVER_CERTIFICATE, TRUST_KEYS, Net
 
 SERVER_KIT, ADMIN_KIT = "server", "admin"

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from flip_flower.keeper import keep
+from flip_nnunet.keeper import keep
+
 from flip_flower.kit import SERVER_CERTIFICATE, flower_environment
 
 

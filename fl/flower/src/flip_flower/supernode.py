@@ -17,9 +17,9 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+from flip_nnunet.files import replace_file
 from flwr.supernode.cli import flower_supernode
 
-from flip_flower.files import replace_file
 from flip_flower.kit import AUTHORITY_CERTIFICATE, EXECUTOR_CREDENTIAL, KEY, Net
 from flip_flower.pause import Pause
 

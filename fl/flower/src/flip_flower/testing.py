@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import psutil
+from flip_nnunet.events import read_events
+from flip_nnunet.keeper import processes_of
 
-from flip_flower.events import read_events
-from flip_flower.keeper import processes_of
 from flip_flower.kit import Net
 from flip_flower.provision import Plan, provision
 

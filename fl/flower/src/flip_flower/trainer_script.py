@@ -11,15 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 from multiprocessing.connection import Connection
 
+from flip_nnunet.attempt import checked_run_id
 from flip_nnunet.job import Job
 from flip_nnunet.message import Message
+from flip_nnunet.site_settings import SiteSettings
 from flip_nnunet.worker import Worker
 
-from flip_flower.job import checked_run_id
-from flip_flower.site_settings import SiteSettings
+from flip_flower.site_settings import site_settings
 
 
 def serve(channel: Connection, run_id: str, settings: SiteSettings, site: str) -> None:
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--channel", required=True, type=int, help="the file descriptor of the socket to speak over")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    serve(Connection(given.channel), given.run, SiteSettings.from_environment(os.environ), given.site)
+    serve(Connection(given.channel), given.run, site_settings(), given.site)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A run's folder at the hub: what FLARE's controller writes there, and what others are told of it.
+"""A run's folder at the hub: what the framework's controller writes there, and what others are told of it.
 
     <work>/runs/<run id>/events.jsonl         one JSON object a line, numbered by `seq` over all attempts of the run
                          rounds/round_<n>.npz the averaged weights of each round, `.sha256` beside them their digest
 
-What the lines hold is `flip_nnunet.federation`'s and `flip_flare.controller`'s word.
+What the lines hold is `flip_nnunet.federation`'s and `flip_nnunet.conduct`'s word.
 """
 
 import shutil

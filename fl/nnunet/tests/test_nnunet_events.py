@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from flip_flower.events import EVENTS_FILE, EventLog, read_events
+from flip_nnunet.events import EVENTS_FILE, EventLog, read_events
 
 
 def test_a_later_attempt_goes_on_with_the_next_number(tmp_path: Path):

@@ -1,7 +1,7 @@
-"""Keeps one Flower process in the foreground and lets nothing of it outlive the keeper.
+"""Keeps one process of a framework in the foreground and lets nothing of it outlive the keeper.
 
-Flower starts a process a run at the hub, and a Trust's node one a run that trains; when their parent is killed they go
-on. The keeper adopts such orphans (it is a child subreaper) and ends them with the process it keeps. If the keeper
+A framework starts a process a run and a process a trainer, each a session of its own; when their parent is killed they
+go on. The keeper adopts such orphans (it is a child subreaper) and ends them with the process it keeps. If the keeper
 itself is killed, the kernel kills the kept process, and the next keeper of the same kit ends whatever else is left:
 every process of a kit carries the kit's path in its environment.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-KIT_VARIABLE = "FLIP_FLOWER_KEPT_KIT"
+KIT_VARIABLE = "FLIP_KEPT_KIT"
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}

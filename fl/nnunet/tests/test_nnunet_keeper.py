@@ -12,13 +12,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from flip_flare.keeper import processes_of
+from flip_nnunet.keeper import processes_of
 
 KEEP = """
 import sys
 from pathlib import Path
-from flip_flare.keeper import keep
-sys.exit(keep(sys.argv[2:], Path(sys.argv[1])))
+from flip_nnunet.keeper import keep
+sys.exit(keep(sys.argv[2:], Path(sys.argv[1]), {}))
 """
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 PARENT_OF_A_SESSION = [

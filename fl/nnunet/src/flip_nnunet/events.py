@@ -1,4 +1,4 @@
-"""The durable channel from a run's ServerApp to the platform's: a file of one JSON object a line."""
+"""The durable channel from a run at the hub to the platform's controller: a file of one JSON object a line."""
 
 from __future__ import annotations
 

@@ -1,0 +1,95 @@
+"""Conducts one attempt at the hub, over whatever carries messages to the sites, and tells how it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from flip_nnunet.aggregation import TooFewContributions
+from flip_nnunet.attempt import Attempt
+from flip_nnunet.events import EventLog
+from flip_nnunet.federation import Outcome, Sites, federate
+from flip_nnunet.job import Job
+from flip_nnunet.message import NO_ANSWER, SiteFailure, SitesFailed
+from flip_nnunet.store import FolderStore
+
+SILENT = SiteFailure(NO_ANSWER, "the site's trainer ended or the site cannot be reached")
+"""Stands for the answer of a site that gives none."""
+
+
+class Interrupted(Exception):
+    """The attempt ended from outside, by an abort or a broken part of the net; another attempt may well succeed."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        super().__init__(detail)
+
+
+def conduct(attempt: Attempt, sites_for: Callable[[Job], Sites], silent: Collection[str]) -> None:
+    """Run one attempt and tell what happens in `<run_folder>/events.jsonl`; weights go to `<run_folder>/rounds/`.
+
+    The last event of an attempt that was not killed is `finished`, `interrupted` (worth another attempt) or `failed`
+    (it would fail again); the latter two have a `reason` code and a `detail`. Raises what ended it.
+    `silent` has at any time the sites that left the last operation unanswered; the sites keep it up to date.
+    """
+    with EventLog(attempt.run_folder, attempt.number) as events:
+        events.tell({"kind": "started", "sites": list(attempt.trusts)})
+        try:
+            job = Job.model_validate(attempt.job)
+            outcome = federate(sites_for(job), job, FolderStore(attempt.run_folder), events.tell)
+        except SystemExit:  # how a framework ends the process of an aborted run, if it notices first
+            events.tell(_ending(Interrupted("job-aborted", "the framework ended the run's process"), silent))
+            raise
+        except Exception as error:
+            events.tell(_ending(error, silent))
+            raise
+        events.tell({"kind": "finished"} | _facts(outcome))
+
+
+def _ending(error: Exception, silent: Collection[str]) -> dict[str, Any]:
+    """The event that tells why an attempt did not finish."""
+    if isinstance(error, Interrupted):
+        return {"kind": "interrupted", "reason": error.reason, "detail": str(error)}
+    if silent:
+        return {
+            "kind": "interrupted",
+            "reason": "sites-silent",
+            "sites": _as_facts(dict.fromkeys(sorted(silent), SILENT)),
+            "detail": str(error),
+        }
+    if isinstance(error, SitesFailed):
+        return {
+            "kind": "failed",
+            "reason": "sites-failed",
+            "operation": error.operation,
+            "sites": _as_facts(error.failures),
+            "detail": str(error),
+        }
+    if isinstance(error, TooFewContributions):
+        return {
+            "kind": "failed",
+            "reason": error.code,
+            "operation": "train_round",
+            "sites": _as_facts(error.excluded),
+            "detail": str(error),
+        }
+    return {
+        "kind": "failed",
+        "reason": getattr(error, "code", "internal-error"),
+        "detail": f"{type(error).__name__}: {error}",
+    }
+
+
+def _as_facts(failures: Mapping[str, SiteFailure]) -> dict[str, dict[str, str]]:
+    return {site: {"code": failure.code, "detail": failure.detail} for site, failure in failures.items()}
+
+
+def _facts(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "plan_digest": outcome.plan_digest,
+        "weights_digest": outcome.weights_digest,
+        "cases": outcome.cases,
+        "rounds": outcome.rounds,
+        "archive": str(outcome.archive),
+        "archive_sha256": outcome.archive_sha256,
+    }
