@@ -221,6 +221,7 @@ def job_record(assigned: RunAssigned, profile: Mapping[str, Any]) -> dict[str, A
         "payload": {**assigned.payload, "starting_fed_round": start},
         "profile": dict(profile),
         "seed": assigned.run_id.int % 2**31,
+        "aggregation_weights": dict(assigned.aggregation_weights),
         **minimum,
     }
 
