@@ -5,6 +5,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -72,17 +73,18 @@ class Net:
     def runtime(self) -> Runtime:
         return RUNTIMES[self.framework]
 
-    async def assign(self, project_id: ProjectId, rounds: int) -> RunAssigned:
+    async def assign(self, project_id: ProjectId, rounds: int, run_id: RunId | None = None) -> RunAssigned:
+        """Give the net a run. The number of the attempt is the framework's, so that both may train the same run."""
         self._fencing += 1
         payload = TrainingPayload(
             mode="training", num_rounds=rounds, dataset_id=7, model_configuration="2d", device="cpu"
         )
         run = RunAssigned(
-            run_id=RunId(uuid7()),
+            run_id=run_id or RunId(uuid7()),
             project_id=project_id,
             model_id=ModelId(uuid7()),
             net=self.name,
-            attempt=1,
+            attempt=1 + list(RUNTIMES).index(self.framework),
             fencing=self._fencing,
             framework=self.framework,
             job="nnunet",
@@ -146,6 +148,19 @@ def write_project(data: Path, project_id: ProjectId, trust: str) -> None:
 @pytest.fixture(scope="module", params=["nvflare", "flower"])
 def framework(request: pytest.FixtureRequest) -> Framework:
     return request.param
+
+
+@dataclass
+class Twins:
+    """A run that each framework trains, and what each came to: the digests of the plan and of each round's weights."""
+
+    run_id: RunId = field(default_factory=lambda: RunId(uuid7()))
+    digests: dict[Framework, tuple[str, ...]] = field(default_factory=dict[Framework, tuple[str, ...]])
+
+
+@pytest.fixture(scope="module")
+def twins() -> Twins:
+    return Twins()
 
 
 @pytest.fixture(scope="module")
@@ -241,14 +256,18 @@ async def net(
 @pytest.mark.requirement("RUN-2")
 @pytest.mark.requirement("NNU-2")
 @pytest.mark.requirement("NNU-4")
-async def test_a_run_is_trained_over_both_trusts_and_another_is_stopped_leaving_no_process(
-    net: Net, project: tuple[ProjectId, dict[str, Database]], s3: S3
+@pytest.mark.requirement("NNU-10")
+async def test_a_run_is_trained_the_same_on_each_framework_and_another_is_stopped_leaving_no_process(
+    net: Net, project: tuple[ProjectId, dict[str, Database]], s3: S3, twins: Twins
 ) -> None:
     await net.is_free(0)
-    run = await net.assign(project[0], rounds=2)
+    run = await net.assign(project[0], rounds=2, run_id=twins.run_id)
     assert [event.cases for event in await net.hears(RunPrepared, run, 2)] == [CASES, CASES]
-    assert (await net.hears(PlanAgreed, run))[0].by_trust.keys() == set(TRUSTS)
+    plan = (await net.hears(PlanAgreed, run))[0]
+    assert plan.by_trust.keys() == set(TRUSTS)
     rounds = await net.hears(RoundComplete, run, 2)
+    twins.digests[net.framework] = (plan.plan_digest, *(event.checkpoint.digest for event in rounds))
+    assert len(set(twins.digests.values())) == 1
     collected = (await net.hears(ResultsCollected, run))[0]
     assert [event.stage for event in await net.said(StageReached, run)] == [
         *("preparing", "fingerprint", "preprocessing", "training", "collecting")
