@@ -100,7 +100,10 @@ def _service(
     after: tuple[str, ...],
     database: str | None = None,
 ) -> Part:
-    """One process of `service`, for the hub or for a Trust (`owner`), called `name`; its database is the service's."""
+    """One process of `service`, for the hub or for a Trust (`owner`), called `name`.
+
+    Its database is called like the service where none is named.
+    """
     database = database or service
     cluster = Cluster.of(layout, owner)
     port = layout.port(name)
