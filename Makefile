@@ -71,11 +71,11 @@ lock: ## pin every requirement set by hash
 LOCAL_STACK := $(BIN)/flip-local
 
 .PHONY: demo
-demo: venv trainer-flare ## install what is missing, start the stack, play the main job, show the result
+demo: venv trainer-flare trainer-flower ## install what is missing, start the stack, play the main job, show the result
 	@$(BIN)/python -m flip_local.demo
 
 .PHONY: up
-up: venv trainer-flare ## start the local stack
+up: venv trainer-flare trainer-flower ## start the local stack
 	@$(LOCAL_STACK) install
 	@$(LOCAL_STACK) up
 

@@ -265,7 +265,16 @@ def test_the_queue_shows_what_each_run_waits_for(tmp_path: Path):
 def test_a_run_may_ask_for_some_of_the_trusts_and_for_gpus(tmp_path: Path):
     payload = tmp_path / "payload.json"
     payload.write_text("{}")
-    asked = ("train", "m", str(payload), "--minimum-trusts", "2", "--resources")
+    asked = (
+        "train",
+        "m",
+        str(payload),
+        "--minimum-trusts",
+        "2",
+        "--aggregation-weights",
+        '{"KCH": 0.5}',
+        "--resources",
+    )
     with hub_that_says(LOGGED_IN, Answer(status=202, body={})) as script:
         assert flip(script, tmp_path, *asked, "two").exit_code == 2
         assert flip(script, tmp_path, *asked, '{"gpus": 2}').exit_code == 0
@@ -274,4 +283,5 @@ def test_a_run_may_ask_for_some_of_the_trusts_and_for_gpus(tmp_path: Path):
         "payload": {},
         "minimum_trusts": 2,
         "resources": {"gpus": 2},
+        "aggregation_weights": {"KCH": 0.5},
     }

@@ -16,7 +16,7 @@ from flip_local.credentials import Credentials
 from flip_local.held_out import judge
 from flip_local.layout import Layout
 from flip_local.parts.kafka import Node
-from flip_local.stack import parts
+from flip_local.stack import usual
 from flip_local.story import ADMIN, DATASET_ID, Story
 from flip_local.testing import layout_for_tests
 
@@ -46,7 +46,7 @@ def stack() -> Iterator[Layout]:
     """A whole stack of its own beside that of the other tests."""
     layout = layout_for_tests()
     layout = dataclasses.replace(layout, state=layout.state.with_name("system-stack"), port_base=layout.port_base + 250)
-    control.up(layout, parts(layout))
+    control.up(layout, usual(layout))
     yield layout
     control.down(layout)
 
@@ -117,7 +117,7 @@ def test_every_projection_is_made_again_row_for_row_after_the_broker_has_lost_it
     broker = ["kafka", "kafka-storage", "topics"]
     control.stop(stack, [*_services(stack), *broker])
     shutil.rmtree(Node.of(stack).folder / "data")
-    control.up(stack, parts(stack))
+    control.up(stack, usual(stack))
 
     with _operators(stack) as operators:
         sent = {name: operations.refill()["events"] for name, operations in operators.items()}
@@ -139,13 +139,14 @@ def _operators(stack: Layout) -> Iterator[dict[str, Operations]]:
     with ExitStack() as opened:
         opened.callback(hub.session.close)
         found = {name: Operations(hub.session.request, name) for name in HUB_SERVICES}
-        found |= {net: Operations(hub.session.request, f"trainer-node/{net}") for net in stack.nets}
+        nets = {net.name for net in stack.nets if not net.on_request}
+        found |= {net: Operations(hub.session.request, f"trainer-node/{net}") for net in nets}
         for name in set(_services(stack)) - set(found):
             service, trust = name.split("-")
             token = credentials.operator_token_file(trust).read_text()
             operator = TrustOperator(stack.url(name), token)
             opened.callback(operator.close)
-            found[name] = Operations(operator.ask, "trainer-node" if service in stack.nets else service)
+            found[name] = Operations(operator.ask, "trainer-node" if service in nets else service)
         yield found
 
 
@@ -192,4 +193,4 @@ TOLD = [
 
 
 def _services(stack: Layout) -> list[str]:
-    return [name for name, part in parts(stack).items() if part.group == "services"]
+    return [name for name, part in usual(stack).items() if part.group == "services"]

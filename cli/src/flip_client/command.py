@@ -124,11 +124,22 @@ def train(
         View | None,
         typer.Option(parser=json.loads, metavar="JSON", help='What each Trust must have: {"gpus": 1}.'),
     ] = None,
+    aggregation_weights: Annotated[
+        View | None,
+        typer.Option(parser=json.loads, metavar="JSON", help='What each Trust\'s cases count for: {"KCH": 0.5}.'),
+    ] = None,
 ) -> None:
     """Initiate training with the payload in a JSON file."""
     with logged_in() as hub:
         asked = json.loads(payload.read_text())
-        show_view(hub.initiate_training(model_id, asked, minimum_trusts=minimum_trusts, resources=resources))
+        queued = hub.initiate_training(
+            model_id,
+            asked,
+            minimum_trusts=minimum_trusts,
+            resources=resources,
+            aggregation_weights=aggregation_weights,
+        )
+        show_view(queued)
 
 
 @app.command()

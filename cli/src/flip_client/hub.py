@@ -1,6 +1,6 @@
 """A FLIP hub as a Python object: one method a thing that a person can do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -94,10 +94,23 @@ class Hub:
     # --- runs and results -----------------------------------------------------------------------------------------
 
     def initiate_training(
-        self, model_id: Id, payload: View, *, minimum_trusts: int | None = None, resources: View | None = None
+        self,
+        model_id: Id,
+        payload: View,
+        *,
+        minimum_trusts: int | None = None,
+        resources: View | None = None,
+        aggregation_weights: Mapping[str, float] | None = None,
     ) -> View:
-        """Queue a run of the model: on at least so many Trusts (None: all), each with `resources`."""
-        asked = {"minimum_trusts": minimum_trusts, "resources": resources}
+        """Queue a run of the model: on at least so many Trusts (None: all), each with `resources`.
+
+        `aggregation_weights` are factors by Trust on the number of its cases when models are averaged.
+        """
+        asked = {
+            "minimum_trusts": minimum_trusts,
+            "resources": resources,
+            "aggregation_weights": dict(aggregation_weights or {}),
+        }
         return self.session.post("/api/scheduler/runs", {"model_id": str(model_id), "payload": payload, **asked})
 
     def run(self, run_id: Id) -> View:

@@ -460,7 +460,8 @@ export interface RoundCompleteV1 {
 /**
  * The run was given to a net. Reports of an older attempt or a smaller fencing number are refused from here on.
  *
- * `trusts` are those that take part in this attempt, `minimum_trusts` as many as have to (None means all of them).
+ * `trusts` are those that take part in this attempt, `minimum_trusts` as many as have to (None means all of them);
+ * `aggregation_weights` names none but them.
  * `virtual_start` and `virtual_finish` are what the project is charged: see `flip_scheduler.fairness`.
  */
 export interface RunAssignedV1 {
@@ -478,6 +479,7 @@ export interface RunAssignedV1 {
   readonly minimum_trusts?: number | null;
   readonly virtual_start?: number;
   readonly virtual_finish?: number;
+  readonly aggregation_weights?: Readonly<Record<string, number>>;
 }
 
 /** Count the persons that fit, by your own rules, before the deadline. */
@@ -542,6 +544,7 @@ export interface RunQueuedV1 {
   readonly minimum_trusts?: number | null;
   readonly resources?: Resources;
   readonly virtual_time?: number;
+  readonly aggregation_weights?: Readonly<Record<string, number>>;
 }
 
 /** The attempt ended without a result; the run waits for a net again and goes on from its last completed round. */

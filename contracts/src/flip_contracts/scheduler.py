@@ -35,6 +35,10 @@ class Resources(BaseModel):
     memory_mib: Annotated[int, Field(ge=0)] = 0
 
 
+AggregationWeights = dict[TrustCode, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+"""Factors on a Trust's number of cases when models are averaged: 1 for a Trust not named, with 0 it does not count."""
+
+
 class Checkpoint(BaseModel):
     """The global weights after a round, as kept in the object store.
 
@@ -65,6 +69,7 @@ class RunQueued(Event, topic=RUN, version=1):
     minimum_trusts: int | None = None
     resources: Resources = Resources()
     virtual_time: int = 0
+    aggregation_weights: AggregationWeights = Field(default_factory=dict[TrustCode, float])
 
 
 class RunPrioritised(Event, topic=RUN, version=1):
@@ -79,7 +84,8 @@ class RunPrioritised(Event, topic=RUN, version=1):
 class RunAssigned(Event, topic=RUN, version=1):
     """The run was given to a net. Reports of an older attempt or a smaller fencing number are refused from here on.
 
-    `trusts` are those that take part in this attempt, `minimum_trusts` as many as have to (None means all of them).
+    `trusts` are those that take part in this attempt, `minimum_trusts` as many as have to (None means all of them);
+    `aggregation_weights` names none but them.
     `virtual_start` and `virtual_finish` are what the project is charged: see `flip_scheduler.fairness`.
     """
 
@@ -97,6 +103,7 @@ class RunAssigned(Event, topic=RUN, version=1):
     minimum_trusts: int | None = None
     virtual_start: int = 0
     virtual_finish: int = 0
+    aggregation_weights: AggregationWeights = Field(default_factory=dict[TrustCode, float])
 
 
 class RunRequeued(Event, topic=RUN, version=1):

@@ -7,10 +7,11 @@ from cryptography import x509
 from flip_contracts.catalogue import topics
 from flip_local import pki, stack
 from flip_local.credentials import Credentials
-from flip_local.layout import Layout
+from flip_local.layout import Layout, Net
 from flip_local.part import with_dependencies
+from flip_local.parts import kits
 
-NETS = tuple(f"net{number}" for number in range(1, 16))
+NETS = tuple(Net(f"net{number}", "nvflare") for number in range(1, 16))
 TRUSTS = ("KCH", "UCLH", "GSTT", "RMH")
 
 
@@ -22,7 +23,7 @@ def test_no_two_parts_have_one_port(layout: Layout):
 
 def test_a_layout_refuses_more_nets_than_it_has_ports_for():
     with pytest.raises(ValueError, match="15 nets"):
-        Layout(nets=(*NETS, "net16"))
+        Layout(nets=(*NETS, Net("net16", "flower")))
 
 
 @pytest.mark.parametrize("port_base", ["", "80", "many", "65001"])
@@ -40,6 +41,21 @@ def layout(tmp_path) -> Layout:
 def test_every_part_comes_after_parts_that_there_are(layout: Layout):
     parts = stack.parts(layout)
     assert {part.name for part in with_dependencies(parts, parts)} == set(parts)
+
+
+def test_a_net_on_request_is_started_with_all_it_needs_and_by_nothing_else(layout: Layout):
+    parts, usual = stack.parts(layout), stack.usual(layout)
+    assert {part.name for part in with_dependencies(parts, usual)} == set(usual)
+    for net in layout.nets:
+        own = {*stack.of_net(layout, net), kits.task_name(net)}
+        assert own <= {part.name for part in with_dependencies(parts, stack.of_net(layout, net))}
+        assert own & set(usual) == (set() if net.on_request else own)
+
+
+def test_two_nets_share_no_database_no_port_and_no_kit(layout: Layout):
+    controllers = [stack.parts(layout)[net.name].environment for net in layout.nets]
+    for own in ("FLIP_POSTGRES", "FLIP_POSTGRES_OWNER", "FLIP_PORT", "FLIP_KIT", "FLIP_ADMIN_KIT", "FLIP_WORK"):
+        assert len({environment[own] for environment in controllers}) == len(layout.nets)
 
 
 def test_no_two_parts_listen_on_one_port(layout: Layout):

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Mapping
 from functools import reduce
 from typing import Any, get_args
@@ -82,6 +83,36 @@ def test_no_more_trusts_can_be_asked_for_than_have_approved_and_no_fewer_than_on
     with pytest.raises(Refused) as caught:
         domain.initiate(RUN, NNUNET, READY, Request(PAYLOAD, minimum_trusts=wrong))
     assert [each["field"] for each in caught.value.facts["missing"]] == ["minimum_trusts"]
+
+
+@pytest.mark.requirement("FILE-4")
+@pytest.mark.parametrize(
+    ("weights", "minimum", "field"),
+    [
+        ({"GSTT": 1.0}, None, "aggregation_weights.GSTT"),
+        ({"kch": 1.0}, None, "aggregation_weights.kch"),
+        ({"KCH": -0.1}, None, "aggregation_weights.KCH"),
+        ({"KCH": math.nan}, None, "aggregation_weights.KCH"),
+        ({"KCH": math.inf}, None, "aggregation_weights.KCH"),
+        ({"KCH": 0.0, "UCLH": 0.0}, None, "aggregation_weights"),
+        ({"KCH": 0.0}, 1, "aggregation_weights"),
+    ],
+)
+def test_a_weight_that_cannot_count_is_refused_with_its_field(
+    weights: dict[str, float], minimum: int | None, field: str
+) -> None:
+    with pytest.raises(Refused) as caught:
+        domain.initiate(RUN, NNUNET, READY, Request(PAYLOAD, minimum, aggregation_weights=weights))
+    assert [each["field"] for each in caught.value.facts["missing"]] == [field]
+
+
+@pytest.mark.requirement("FILE-4")
+def test_weights_go_with_the_run_to_the_trusts_that_take_part() -> None:
+    weights = {"KCH": 0.0, "UCLH": 2.5}
+    queued = domain.initiate(RUN, NNUNET, READY, Request(PAYLOAD, aggregation_weights=weights))
+    assert queued.aggregation_weights == weights
+    place = Place("net1", 1, frozenset({"UCLH"}), Charge(0, 1))
+    assert domain.assign(Run("queued", queued), place, None).aggregation_weights == {"UCLH": 2.5}
 
 
 @pytest.mark.requirement("RUN-2")

@@ -493,6 +493,21 @@ async def test_a_run_waits_for_a_net_with_the_gpus_that_it_asks_for(world: World
     assert wrong.status_code == 422
 
 
+@pytest.mark.requirement("FILE-4")
+async def test_a_trusts_weight_travels_from_the_request_to_the_net_and_is_shown(world: World) -> None:
+    model, headers = await world.ready_model()
+    one, _ = world.trusts
+    await world.free(1)
+    run = await world.initiate(model, headers, aggregation_weights={one: 0.5})
+    assert run["aggregation_weights"] == {one: 0.5}
+    assert (await world.assigned(run)).aggregation_weights == {one: 0.5}
+    for weight in ("NaN", "-1", "Infinity"):
+        body = orjson.dumps(world.request(model)).decode()[:-1] + f', "aggregation_weights": {{"{one}": {weight}}}}}'
+        headed = {**headers, "content-type": "application/json"}
+        wrong = await world.http.post("/api/scheduler/runs", headers=headed, content=body)
+        assert [each["field"] for each in wrong.json()["missing"]] == [f"aggregation_weights.{one}"]
+
+
 @pytest.mark.requirement("RUN-4")
 async def test_a_net_that_drains_ends_its_run_and_is_given_no_other_until_it_is_back(world: World) -> None:
     model, headers = await world.ready_model()

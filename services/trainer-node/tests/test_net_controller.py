@@ -58,7 +58,7 @@ DIGEST = "d" * 64
 
 @dataclass
 class Net:
-    """A controller under test over a scripted FLARE, with the scheduler and two Trusts that speak to it."""
+    """A controller under test over a scripted framework, with the scheduler and two Trusts that speak to it."""
 
     folder: Path
     postgres: Database
@@ -83,9 +83,10 @@ class Net:
             group,
             trusts=frozenset(TRUSTS),
             net=self.name,
-            flare_python=python,
-            flare_kit=self.folder,
-            flare_admin_kit=self.folder,
+            framework="nvflare",
+            trainer_python=python,
+            kit=self.folder,
+            admin_kit=self.folder,
             work=self.folder / "work",
             s3_endpoint=self.s3.endpoint,
             s3_access_key=SecretStr(self.s3.access_key),
@@ -97,24 +98,24 @@ class Net:
         async with controller(settings):
             yield
 
-    # --- what FLARE is scripted to do -----------------------------------------------------------------------------
+    # --- what the framework is scripted to do ---------------------------------------------------------------------
 
     @property
     def script(self) -> Path:
         return self.folder / "work" / "net.json"
 
-    def flare(self) -> dict[str, Any]:
+    def scripted(self) -> dict[str, Any]:
         return json.loads(self.script.read_text())
 
     def connect(self, *sites: str) -> None:
         self.script.parent.mkdir(exist_ok=True)
-        jobs = self.flare()["jobs"] if self.script.exists() else {}
+        jobs = self.scripted()["jobs"] if self.script.exists() else {}
         draft = self.script.with_name(".net.json.test")
         draft.write_text(json.dumps({"sites": sites, "jobs": jobs}))
         draft.replace(self.script)
 
     def end_job(self, job: str, state: str) -> None:
-        known = self.flare()
+        known = self.scripted()
         known["jobs"][job]["state"] = state
         draft = self.script.with_name(".net.json.test")
         draft.write_text(json.dumps(known))
@@ -182,7 +183,7 @@ class Net:
         id_ = f"job-{run.run_id}.{run.attempt}"
 
         async def submitted() -> bool:
-            return id_ in self.flare()["jobs"]
+            return id_ in self.scripted()["jobs"]
 
         await eventually(submitted)
         return id_
@@ -272,12 +273,12 @@ async def test_a_run_is_carried_from_its_assignment_to_its_results(net: Net) -> 
         assert [(command.run_id, command.payload) for command in commands] == [(run.run_id, PAYLOAD)] * 2
         await net.prepared(run, "KCH")
         await net.hears(RunPrepared)
-        assert net.flare()["jobs"] == {}
+        assert net.scripted()["jobs"] == {}
         await net.prepared(run, "UCLH")
         await net.prepared(run, "UCLH")  # a Trust may say it twice
         job = await net.job(run)
         assert [(event.trust, event.cases) for event in await net.said(RunPrepared)] == [("KCH", 12), ("UCLH", 12)]
-        submitted = net.flare()["jobs"][job]
+        submitted = net.scripted()["jobs"][job]
         assert submitted["trusts"] == list(TRUSTS)
         assert submitted["run_folder"] == str(net.run_folder(run))
         assert submitted["job"] == {
@@ -351,7 +352,7 @@ async def test_a_stopped_run_is_ended_at_the_hub_and_at_every_trust(net: Net) ->
         await net.ended(run)
         ended = (await net.hears(AttemptEnded))[0]
         assert (ended.outcome, ended.fencing) == ("stopped", run.fencing)
-        assert net.flare()["jobs"][job]["state"] == "aborted"
+        assert net.scripted()["jobs"][job]["state"] == "aborted"
         await net.is_free_after(run)
 
 
@@ -386,7 +387,7 @@ async def test_a_controller_that_begins_anew_tells_what_is_on_disk_once_and_give
         checkpoint = (await net.said(RoundComplete))[1].checkpoint
 
         again, job = await net.started(run_id=run.run_id, project_id=run.project_id, attempt=2, checkpoint=checkpoint)
-        assert net.flare()["jobs"][job]["job"]["payload"]["starting_fed_round"] == 2
+        assert net.scripted()["jobs"][job]["job"]["payload"]["starting_fed_round"] == 2
         rounds = net.run_folder(again) / "rounds"
         assert sha256((rounds / "round_00001.npz").read_bytes()) == checkpoint.digest
         assert (rounds / "round_00001.sha256").read_text() == checkpoint.digest
@@ -466,7 +467,7 @@ async def test_a_job_that_ends_without_a_word_and_a_worker_that_begins_anew_inte
         await net.hears(EndRun, 4)
         await net.ended(again)
         assert (await net.hears(AttemptEnded, 2))[1].reason == "worker-restarted"
-        assert net.flare()["jobs"][job]["state"] == "aborted"
+        assert net.scripted()["jobs"][job]["state"] == "aborted"
 
 
 async def test_an_assignment_of_another_net_or_an_older_one_is_not_taken(net: Net) -> None:

@@ -108,6 +108,13 @@ def test_a_round_needs_every_trust_unless_the_run_was_queued_with_a_smaller_mini
     assert domain.job_record(fewer, {"name": "full"})["minimum_sites"] == 1
 
 
+@pytest.mark.requirement("FILE-4")
+def test_a_trust_counts_for_what_the_run_was_queued_with() -> None:
+    assert domain.job_record(RUN, {"name": "full"})["aggregation_weights"] == {}
+    weighted = RUN.model_copy(update={"aggregation_weights": {"KCH": 0.5}})
+    assert domain.job_record(weighted, {"name": "full"})["aggregation_weights"] == {"KCH": 0.5}
+
+
 @pytest.mark.requirement("RUN-7")
 def test_results_have_a_name_that_says_what_they_are() -> None:
     assert domain.results_name(RUN) == f"Dataset007_FLIP_2d_fold-0_9-rounds_{RUN.run_id}.zip"

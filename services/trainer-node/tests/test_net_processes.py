@@ -2,18 +2,23 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from flip_chassis.testing import eventually
+from flip_contracts.projects import Framework
 from flip_trainer_node.processes import Kept, environment
+from flip_trainer_node.runtimes import RUNTIMES
 
 
-def test_a_process_is_told_no_secret_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("framework", get_args(Framework))
+def test_a_process_is_told_no_secret_of_the_service(framework: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLIP_POSTGRES", "postgresql://u:secret@h/d")
     monkeypatch.setenv("FLIP_S3_SECRET_KEY", "secret")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    told = environment(FLIP_FLARE_RUNS="/runs")
-    assert not {name for name in told if name.startswith("FLIP_")} - {"FLIP_FLARE_RUNS"}
+    site = RUNTIMES[framework].site(Path("/runs"), 10)
+    told = environment(**site)
+    assert {name: value for name, value in told.items() if name.startswith("FLIP_")} == site
     assert told["CUDA_VISIBLE_DEVICES"] == "1"
     assert told["PATH"] == os.environ["PATH"]
 

@@ -25,6 +25,7 @@ from flip_contracts.trainer_node import (
 )
 from flip_local.testing import Database, Kafka, PostgresServer
 from flip_trainer_node.main import worker
+from flip_trainer_node.runtimes import RUNTIMES
 from flip_trainer_node.settings import WorkerSettings
 from flip_trainer_node.trainers import trainers_of
 from pydantic import SecretStr
@@ -37,7 +38,7 @@ SCRIPTED = Path(__file__).parent / "scripted"
 
 @dataclass
 class Trust:
-    """A worker under test at KCH, over a scripted FLARE client."""
+    """A worker under test at KCH, over a scripted client."""
 
     folder: Path
     postgres: Database
@@ -59,8 +60,9 @@ class Trust:
             self.kafka.group("trust.KCH"),
             trust="KCH",
             net=self.net,
-            flare_python=python,
-            flare_kit=self.folder,
+            framework="nvflare",
+            trainer_python=python,
+            kit=self.folder,
             work=self.folder / "work",
             data=self.folder / "data",
             frozen_cohort=SecretStr(self.cohort.app),
@@ -170,11 +172,12 @@ async def test_an_ended_run_has_no_process_left_and_a_forgotten_one_no_file(trus
     async with trust.running():
         await trust.ask_to_prepare(run_id)
         await trust.reports(TrustPreparedRun)
+        script = RUNTIMES["nvflare"].trainer_script
         forgotten = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "flip_flare.trainer_script", "--run", str(run_id)),
+            *(sys.executable, "-m", script, "--run", str(run_id)),
             env={**os.environ, "PYTHONPATH": str(SCRIPTED)},
         )
-        assert trainers_of(run_id) == [forgotten.pid]
+        assert trainers_of(script, run_id) == [forgotten.pid]
         own = trust.folder / "work" / "runs" / ".site" / "runs" / str(run_id)
         own.mkdir(parents=True)
         await trust.ask_to_end(run_id, forget=False)

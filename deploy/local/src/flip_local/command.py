@@ -67,9 +67,9 @@ def up(
 def _chosen(layout: Layout, only: str) -> list[str]:
     parts = stack.parts(layout)
     if not only:
-        return list(parts)
+        return list(stack.usual(layout))
     chosen = only.split(",")
-    names = [name for name, part in parts.items() if name in chosen or part.group in chosen]
+    names = [name for name, part in parts.items() if name in chosen or (part.group in chosen and not part.on_request)]
     if unknown := set(chosen) - set(parts) - {"parts", "services"}:
         raise StackProblem(f"no part is called {', '.join(sorted(unknown))}: {', '.join(parts)}")
     return names

@@ -142,7 +142,7 @@ def _ask(layout: Layout, request: dict[str, Any], patience_s: float | None = Non
 
 
 def _require_same_ports(layout: Layout) -> None:
-    """Refuse to start a stack on other ports than it was made with: Kafka and FLARE have written theirs down."""
+    """Refuse to start a stack on other ports than it was made with: Kafka and the nets' kits hold theirs."""
     record = layout.state / "port-base"
     if not record.exists():
         record.write_text(str(layout.port_base))

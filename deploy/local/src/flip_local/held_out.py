@@ -46,7 +46,7 @@ def unpack(results: Path, folder: Path) -> Path:
 def predict(layout: Layout, models: Path, dataset_id: int, images: Path, into: Path) -> None:
     """Run nnU-Net's own command on a folder of images. Raises PredictionFailed."""
     command = [
-        str(layout.flare_python.parent / "nnUNetv2_predict"),
+        str(layout.trainer_python("nvflare").parent / "nnUNetv2_predict"),
         *("-i", str(images), "-o", str(into), "-d", str(dataset_id), "-c", "2d", "-f", "all"),
         *("-device", "cpu", "-npp", "1", "-nps", "1"),
     ]

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from flip_contracts.projects import Framework
+
+from flip_local.runtimes import RUNTIMES
+
 CHECKOUT = Path(__file__).resolve().parents[4]
 DEFAULT_PORT_BASE = 28000
 
@@ -30,6 +34,21 @@ _PORTS_A_TRUST = 40
 _WORKERS_OFFSET = 20
 
 
+@dataclass(frozen=True, slots=True)
+class Net:
+    """A federation slot. One that is `on_request` is not started with the rest of the stack: who wants it names it."""
+
+    name: str
+    framework: Framework
+    on_request: bool = False
+
+
+NETS = (Net("net1", "nvflare"), Net("flower1", "flower", on_request=True))
+"""A net of each framework. The second one's idle parts hold some 560 MiB, which neither the demo's first run nor the
+tests of the whole stack use: the demo asks for it when it comes to its second run, anyone else by `flip-local start`.
+"""
+
+
 @dataclass(frozen=True)
 class Layout:
     """One local stack. Every path below is absolute; every port is on 127.0.0.1."""
@@ -38,7 +57,7 @@ class Layout:
     state: Path = CHECKOUT / ".local" / "stack"
     port_base: int = DEFAULT_PORT_BASE
     trusts: tuple[str, ...] = ("KCH", "UCLH")
-    nets: tuple[str, ...] = ("net1",)
+    nets: tuple[Net, ...] = NETS
 
     def __post_init__(self) -> None:
         if len(self.nets) > _MOST_NETS:
@@ -68,11 +87,13 @@ class Layout:
         yield from ((name, _SERVICES_OFFSET + index) for index, name in enumerate(HUB_SERVICES))
         for index, net in enumerate(self.nets):
             first = _NETS_OFFSET + index * _PORTS_A_NET
-            yield from ((net, first), (f"{net}-fl", first + 1), (f"{net}-fl-admin", first + 2))
+            yield from ((net.name, first), (f"{net.name}-fl", first + 1), (f"{net.name}-fl-control", first + 2))
         for index, trust in enumerate(self.trusts):
             first = _TRUSTS_OFFSET + index * _PORTS_A_TRUST
             yield from ((f"{name}-{trust}", first + offset) for offset, name in enumerate(_TRUST_PARTS))
-            yield from ((f"{net}-{trust}", first + _WORKERS_OFFSET + offset) for offset, net in enumerate(self.nets))
+            yield from (
+                (f"{net.name}-{trust}", first + _WORKERS_OFFSET + offset) for offset, net in enumerate(self.nets)
+            )
 
     def port(self, name: str) -> int:
         """The port called `name`; `KeyError` if the stack has none of that name."""
@@ -98,10 +119,9 @@ class Layout:
         """Downloaded and built parts, shared by every stack of the checkout."""
         return self.checkout / ".local" / "parts"
 
-    @property
-    def flare_python(self) -> Path:
-        """The interpreter of the NVFLARE trainer's environment."""
-        return self.checkout / ".local" / "trainer-flare" / "bin" / "python"
+    def trainer_python(self, framework: Framework) -> Path:
+        """The interpreter of a framework's trainer environment."""
+        return self.checkout / ".local" / RUNTIMES[framework].environment / "bin" / "python"
 
     # --- folders of this stack ------------------------------------------------------------------------------------
     @property
@@ -136,9 +156,9 @@ class Layout:
         """Where a Trust's imaging and trainer-node keep images, labels and prepared data sets."""
         return self.folder(trust, "data")
 
-    def flare(self, net: str) -> Path:
-        """The provisioned FLARE kits of a net."""
-        return self.state / "flare" / net
+    def kits(self, net: Net) -> Path:
+        """The provisioned kits of a net: its server's, the hub's driver's, and one a Trust."""
+        return self.state / "kits" / net.name
 
     # --- files of this stack --------------------------------------------------------------------------------------
     @property

@@ -47,7 +47,7 @@ class Part:
     """One process of the stack, or one task that ends.
 
     `folders` are made and `files` written before each start. `after` names the parts that must be ready before this
-    one is started the first time. `ports` are those it listens on.
+    one is started the first time. `ports` are those it listens on. One `on_request` is started only when it is named.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Part:
     start_s: float = 120
     stop_s: float = 10
     stop_signal: signal.Signals = signal.SIGTERM
+    on_request: bool = False
 
     @property
     def is_task(self) -> bool:

@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from flip_local.credentials import Credentials
-from flip_local.layout import HUB, Layout
+from flip_local.layout import HUB, Layout, Net
 from flip_local.part import HttpProbe, Part
-from flip_local.parts import flare, orthanc, s3
-from flip_local.parts.postgres import FROZEN_COHORT_READER, OMOP, OMOP_READER, Cluster, app_role, owner_role
+from flip_local.parts import kits, orthanc, s3
+from flip_local.parts.postgres import (
+    FROZEN_COHORT_READER,
+    OMOP,
+    OMOP_READER,
+    Cluster,
+    app_role,
+    net_database,
+    owner_role,
+)
 
 BOOTSTRAP_EMAIL = "admin@flip.example"
 
@@ -52,7 +61,7 @@ def _hub_services(layout: Layout) -> list[Part]:
     services = [_service(layout, name, HUB, name, *of) for name, of in own.items()]
     for net in layout.nets:
         environment = {**hub, **_object_store(layout), **_controller(layout, net)}
-        services.append(_service(layout, net, HUB, "trainer-node", environment, ("s3", f"flare-kits-{net}")))
+        services.append(_net_service(layout, net, net.name, HUB, environment, ("s3",)))
     return services
 
 
@@ -71,14 +80,31 @@ def _trust_services(layout: Layout, trust: str) -> list[Part]:
     ]
     for net in layout.nets:
         worker = {**at_trust, **_frozen_cohort(layout, trust), **_worker(layout, net, trust)}
-        after = (f"cohort-{trust}", f"flare-kits-{net}")
-        services.append(_service(layout, f"{net}-{trust}", trust, "trainer-node", worker, after))
+        services.append(_net_service(layout, net, f"{net.name}-{trust}", trust, worker, (f"cohort-{trust}",)))
     return services
 
 
-def _service(layout: Layout, name: str, owner: str, service: str, own: Environment, after: tuple[str, ...]) -> Part:
-    """One process of `service`, for the hub or for a Trust (`owner`), called `name`."""
-    database = service.replace("-", "_")
+def _net_service(layout: Layout, net: Net, name: str, owner: str, own: Environment, after: tuple[str, ...]) -> Part:
+    """A net's controller or one of its workers; each net has databases of its own."""
+    after = (*after, kits.task_name(net))
+    part = _service(layout, name, owner, "trainer-node", own, after, net_database(net))
+    return replace(part, on_request=net.on_request)
+
+
+def _service(
+    layout: Layout,
+    name: str,
+    owner: str,
+    service: str,
+    own: Environment,
+    after: tuple[str, ...],
+    database: str | None = None,
+) -> Part:
+    """One process of `service`, for the hub or for a Trust (`owner`), called `name`.
+
+    Its database is called like the service where none is named.
+    """
+    database = database or service
     cluster = Cluster.of(layout, owner)
     port = layout.port(name)
     principal = f"service.{service}" if owner == HUB else f"trust.{owner}"
@@ -157,23 +183,28 @@ def _images(layout: Layout, trust: str) -> Environment:
     }
 
 
-def _controller(layout: Layout, net: str) -> Environment:
+def _controller(layout: Layout, net: Net) -> Environment:
     return {
+        **_net(layout, net, HUB),
         "FLIP_ROLE": "controller",
-        "FLIP_NET": net,
-        "FLIP_FLARE_PYTHON": str(layout.flare_python),
-        "FLIP_FLARE_KIT": str(flare.server_kit(layout, net)),
+        "FLIP_KIT": str(kits.server_kit(layout, net)),
+        "FLIP_ADMIN_KIT": str(kits.admin_kit(layout, net)),
         "FLIP_COMPUTE_PROFILE": json.dumps(SMALL_MACHINE),
-        "FLIP_FLARE_ADMIN_KIT": str(flare.admin_kit(layout, net)),
-        "FLIP_WORK": str(layout.folder(HUB, "work", net)),
     }
 
 
-def _worker(layout: Layout, net: str, trust: str) -> Environment:
+def _worker(layout: Layout, net: Net, trust: str) -> Environment:
     return {
+        **_net(layout, net, trust),
         "FLIP_ROLE": "worker",
-        "FLIP_NET": net,
-        "FLIP_FLARE_PYTHON": str(layout.flare_python),
-        "FLIP_FLARE_KIT": str(flare.client_kit(layout, net, trust)),
-        "FLIP_WORK": str(layout.folder(trust, "work", net)),
+        "FLIP_KIT": str(kits.client_kit(layout, net, trust)),
+    }
+
+
+def _net(layout: Layout, net: Net, owner: str) -> Environment:
+    return {
+        "FLIP_NET": net.name,
+        "FLIP_FRAMEWORK": net.framework,
+        "FLIP_TRAINER_PYTHON": str(layout.trainer_python(net.framework)),
+        "FLIP_WORK": str(layout.folder(owner, "work", net.name)),
     }

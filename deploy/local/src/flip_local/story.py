@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import httpx
 from flip_client import Hub, Problem, TrustOperator, Unreachable
 from flip_client.hub import View
+from flip_contracts.projects import Framework
 
 from flip_local.credentials import Credentials
 from flip_local.data.queries import DEMO_QUERY
@@ -72,24 +73,41 @@ class Story:
         with self._step("Each Trust's operator brings the labels, and the researcher confirms them"):
             self._enrich(researcher, credentials)
         with self._step("The researcher creates a model and initiates training"):
-            self._initiate(researcher)
+            self.run_id = self._initiate(researcher, "nvflare", self.rounds)
         with self._step(f"nnU-Net trains {self.rounds} rounds over both Trusts"):
-            self._follow(researcher)
+            self._follow(researcher, self.run_id)
         with self._step("The results are downloaded"):
             patience = AWAY | {httpx.codes.NOT_FOUND}
             self.results = self._until(lambda: self._download(researcher), "the results", patience)
         for hub in (admin, researcher):
             hub.session.close()
 
-    def ledger(self) -> list[View]:
-        """What the ledger has of the project up to the run's end, oldest first, as an admin reads it."""
+    def train_again(self, framework: Framework, rounds: int) -> str:
+        """The researcher trains the same data once more, on a net of `framework`; answers the run's id.
+
+        Raises StoryFailed, Problem and Unreachable.
+        """
+        researcher = self._hub()
+        with self._step(f"The same data is trained for {rounds} rounds through {framework}"):
+            self._until(lambda: researcher.login(self.researcher_email, PASSWORD) or researcher, "the login")
+            run_id = self._initiate(researcher, framework, rounds)
+            self._follow(researcher, run_id)
+        researcher.session.close()
+        return run_id
+
+    def ledger(self, run_id: str = "") -> list[View]:
+        """What the ledger has of the project up to the end of a run, the story's own if none is named; oldest first.
+
+        As an admin reads it.
+        """
+        ends = (run_id or self.run_id, "RunFinished")
         admin = self._hub()
         password = Credentials(self.layout).bootstrap_password
         self._until(lambda: admin.login(ADMIN, password) or admin, "the admin's login")
 
         def whole() -> list[View] | None:
             entries = list(admin.ledger(project_id=self.project_id))
-            return entries if any(".RunFinished." in entry["type"] for entry in entries) else None
+            return entries if any((entry["body"].get("run_id"), _name(entry)) == ends for entry in entries) else None
 
         entries = self._until(whole, "the end of the story in the ledger")
         admin.session.close()
@@ -209,34 +227,34 @@ class Story:
         self.news(f"{trust}: dry run, {len(dry['matched'])} labels match")
         self._until(lambda: operator.bring_labels(self.project_id, folder), f"{trust}'s labels")
 
-    def _initiate(self, researcher: Hub) -> None:
-        about = "The built-in nnU-Net job."
+    def _initiate(self, researcher: Hub, framework: Framework, rounds: int) -> str:
+        name, about = f"nnU-Net 2d, {framework}", "The built-in nnU-Net job."
         model = self._until(
-            lambda: researcher.create_model(self.project_id, "nnU-Net 2d", about, framework="nvflare", job="nnunet"),
+            lambda: researcher.create_model(self.project_id, name, about, framework=framework, job="nnunet"),
             "the model",
         )
         payload = {
             "mode": "training",
-            "num_rounds": self.rounds,
+            "num_rounds": rounds,
             "dataset_id": DATASET_ID,
             "model_configuration": "2d",
             "device": "cpu",
         }
         queued = self._do_once_heard(lambda: researcher.initiate_training(model["model_id"], payload), "the run")
-        self.run_id = queued["run_id"]
+        return queued["run_id"]
 
-    def _follow(self, researcher: Hub) -> None:
+    def _follow(self, researcher: Hub, run_id: str) -> None:
         deadline = time.monotonic() + 4 * _PATIENCE_S
         seen = 0
         while time.monotonic() < deadline:
             try:
-                for event in researcher.follow_run(self.run_id, after=seen):
+                for event in researcher.follow_run(run_id, after=seen):
                     seen = event["number"]
                     self._tell(event)
             except (httpx.TransportError, Unreachable, Problem) as error:
                 self.news(f"the live stream broke off ({type(error).__name__}); it goes on behind {seen}")
                 time.sleep(1)
-            run = self._until(lambda: researcher.run(self.run_id), "the run's state")
+            run = self._until(lambda: researcher.run(run_id), "the run's state")
             if run["state"] in {"stopped", "failed"}:
                 raise StoryFailed(f"the run is {run['state']}: {run.get('reason')}")
             if run["state"] == "finished":
@@ -266,3 +284,14 @@ class Story:
 
     def _download(self, researcher: Hub) -> Path:
         return researcher.download_results(self.run_id, self.folder)
+
+
+def plan_digests(entries: Iterable[View], run_id: str) -> set[str]:
+    """The digests of the plans that the Trusts of a run made; all are equal, or the run would have failed."""
+    agreed = [entry["body"] for entry in entries if _name(entry) == "PlanAgreed"]
+    return {digest for body in agreed if body["run_id"] == run_id for digest in body["by_trust"].values()}
+
+
+def _name(entry: View) -> str:
+    """The name of what the entry is about, as in `flip.scheduler.RunFinished.v1`."""
+    return entry["type"].split(".")[2]

@@ -29,6 +29,7 @@ class InitiateTraining(BaseModel):
 
     With `minimum_trusts` the run starts as soon as so many of the project's Trusts can take part; without, all have to.
     `resources` is what it needs at each of them; without, one GPU where the payload's device is `cuda`.
+    `aggregation_weights` are factors by Trust on the number of its cases when models are averaged; 1 for one not named.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -37,6 +38,7 @@ class InitiateTraining(BaseModel):
     payload: dict[str, Any]
     minimum_trusts: int | None = None
     resources: Resources | None = None
+    aggregation_weights: dict[str, float] = Field(default_factory=dict[str, float])
 
 
 class Reasoned(BaseModel):
@@ -115,9 +117,8 @@ async def initiate_training(
         raise NotFound("model-not-found", "There is no such model, or you may not see it.")
     project = may_work_on(await known_project(work.db, model.project_id), actor)
     ready = await store.readiness(work.db, model.project_id, project.approved)
-    queued = domain.initiate(
-        RunId(uuid7()), model, ready, domain.Request(body.payload, body.minimum_trusts, body.resources)
-    )
+    asked = domain.Request(body.payload, body.minimum_trusts, body.resources, body.aggregation_weights)
+    queued = domain.initiate(RunId(uuid7()), model, ready, asked)
     await dispatcher.queue(work, queued)
     return await _with_timeline(work.db, dispatcher, await _existing(work.db, queued.run_id))
 

@@ -1,7 +1,8 @@
 """Runs from the queue to their end, and what an admin decides of runs, projects and nets. Pure."""
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from flip_chassis.aggregate import Aggregate
@@ -83,16 +84,23 @@ Missing = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a researcher asks for: the payload, at least so many Trusts (None: all), what of each Trust's machines."""
+    """What a researcher asks for: the payload, at least so many Trusts (None: all), what of each Trust's machines, and
+    what each Trust's cases count for."""
 
     payload: Mapping[str, Any]
     minimum_trusts: int | None = None
     resources: Resources | None = None
+    aggregation_weights: Mapping[TrustCode, float] = field(default_factory=dict[TrustCode, float])
 
 
 def initiate(run_id: RunId, model: Model, ready: Readiness, request: Request) -> RunQueued:
     """Queue a run of `model` (RUN-1). Refuses with all that is missing at once."""
-    missing = [*missing_of_project(ready), *missing_of_job(model, request), *missing_of_trusts(ready, request)]
+    missing = [
+        *missing_of_project(ready),
+        *missing_of_job(model, request),
+        *missing_of_trusts(ready, request),
+        *missing_of_weights(ready, request),
+    ]
     require(not missing, "run-not-ready", "Training can't start yet.", missing=missing)
     payload = TrainingPayload.model_validate(request.payload)
     return RunQueued(
@@ -105,6 +113,7 @@ def initiate(run_id: RunId, model: Model, ready: Readiness, request: Request) ->
         payload=payload.model_dump(mode="json"),
         minimum_trusts=request.minimum_trusts,
         resources=request.resources or Resources(gpus=_gpus_of(payload)),
+        aggregation_weights=dict(request.aggregation_weights),
     )
 
 
@@ -129,6 +138,23 @@ def missing_of_trusts(ready: Readiness, request: Request) -> Iterable[Missing]:
     if asked is not None and approved and not 1 <= asked <= approved:
         detail = f"At least 1 and at most {approved} Trusts can take part."
         yield {"code": "minimum-trusts-not-valid", "detail": detail, "field": "minimum_trusts"}
+
+
+def missing_of_weights(ready: Readiness, request: Request) -> Iterable[Missing]:
+    """What is wrong with the weights of the Trusts' cases, a Trust at a time (FILE-4)."""
+    for trust, weight in sorted(request.aggregation_weights.items()):
+        if ready.approved and trust not in ready.approved:
+            yield _wrong_weight(trust, "No Trust of the project has this code.")
+        elif not (math.isfinite(weight) and weight >= 0):
+            yield _wrong_weight(trust, "Must be a finite number, 0 or more.")
+    weightless = sum(request.aggregation_weights.get(trust) == 0 for trust in ready.approved)
+    if weightless and weightless >= (request.minimum_trusts or len(ready.approved)):
+        detail = "The Trusts with which the run may start could all have weight 0: nothing would count."
+        yield {"code": "aggregation-weights-not-valid", "detail": detail, "field": "aggregation_weights"}
+
+
+def _wrong_weight(trust: TrustCode, problem: str) -> Missing:
+    return {"code": "aggregation-weights-not-valid", "detail": problem, "field": f"aggregation_weights.{trust}"}
 
 
 def missing_of_job(model: Model, request: Request) -> Iterable[Missing]:
@@ -193,6 +219,9 @@ def assign(run: Run, place: Place, checkpoint: Checkpoint | None) -> RunAssigned
         minimum_trusts=queued.minimum_trusts,
         virtual_start=place.charge.start,
         virtual_finish=place.charge.finish,
+        aggregation_weights={
+            trust: weight for trust, weight in queued.aggregation_weights.items() if trust in place.trusts
+        },
     )
 
 

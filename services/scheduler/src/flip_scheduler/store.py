@@ -322,8 +322,8 @@ async def undrain_net(db: Connection, name: NetName) -> None:
 async def keep_run(db: Connection, event: RunQueued, said: Envelope) -> None:
     await db.execute(
         "INSERT INTO run (run_id, project_id, model_id, framework, job, trusts, payload, queued_at, status, stage,"
-        " minimum_trusts, resources, virtual_time)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued', 'queued', $9, $10, $11)",
+        " minimum_trusts, resources, virtual_time, aggregation_weights)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued', 'queued', $9, $10, $11, $12)",
         event.run_id,
         event.project_id,
         event.model_id,
@@ -335,6 +335,7 @@ async def keep_run(db: Connection, event: RunQueued, said: Envelope) -> None:
         event.minimum_trusts,
         event.resources.model_dump(),
         event.virtual_time,
+        event.aggregation_weights,
     )
 
 

@@ -85,6 +85,7 @@ class RunView(BaseModel):
     minimum_trusts: int | None
     taking_part: list[TrustCode] | None
     resources: Resources
+    aggregation_weights: dict[TrustCode, float]
     payload: dict[str, Any]
     priority: int
     state: State

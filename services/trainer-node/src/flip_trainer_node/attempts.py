@@ -31,7 +31,7 @@ class TrustPrepared(Event, topic=ATTEMPT, version=1):
 
 
 class JobSubmitted(Event, topic=ATTEMPT, version=1):
-    """The federated job was handed to FLARE. `record` is what it trains, profile and seed included."""
+    """The federated job was handed to the framework. `record` is what it trains, profile and seed included."""
 
     attempt_id: str
     job: str

@@ -1,7 +1,7 @@
 """A net's controller: carries one attempt after the other through, step by step.
 
 Every step starts from what the database says and ends with a transaction, so that a controller that was killed goes on
-where it was. The FLARE server dies with the controller: an attempt that was running then is interrupted.
+where it was. The framework's server dies with the controller: an attempt that was running then is interrupted.
 """
 
 import asyncio
@@ -66,18 +66,18 @@ class Controller:
             await asyncio.sleep(_HEARTBEAT_S)
 
     async def answers(self) -> bool:
-        """Whether the net's FLARE server answers."""
+        """Whether the net's server answers."""
         return self.server_answers
 
     async def _patiently(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Do a step until it is done: Postgres, FLARE and the object store may be away for a while."""
+        """Do a step until it is done: Postgres, the net's server and the object store may be away for a while."""
         while True:
             try:
                 return await step()
             except _AWAY as error:
                 log.warning("a part is away; the step is done again", reason=type(error).__name__)
             except DriverRefused as error:
-                log.warning("FLARE refused; the step is done again", reason=error.code)
+                log.warning("the driver refused; the step is done again", reason=error.code)
             await asyncio.sleep(_RETRY_S)
 
     # --- the net --------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class Controller:
                 await work.say(
                     NetFree(
                         net=self.settings.net,
-                        framework="nvflare",
+                        framework=self.settings.framework,
                         trusts=self.connected,
                         fencing=fencing,
                         resources=self.settings.resources,
@@ -171,7 +171,7 @@ class Controller:
             await self._decide(attempt, lambda now: domain.close(now, "interrupted", "controller-restarted"))
 
     async def _prepare(self, attempt: Attempt) -> None:
-        """Hand the job to FLARE once every Trust is ready."""
+        """Hand the job to the framework once every Trust is ready."""
         if not attempt.is_prepared:
             return
         run = attempt.run
@@ -194,7 +194,8 @@ class Controller:
             return
         state = await self.driver.state(attempt.job)
         if state not in _UNDER_WAY and not await self._tell_news(attempt):
-            await self._decide(attempt, lambda now: domain.close(now, "interrupted", "job-ended", f"FLARE: {state}."))
+            detail = f"{self.settings.runtime.name}: {state}."
+            await self._decide(attempt, lambda now: domain.close(now, "interrupted", "job-ended", detail))
 
     async def _end(self, attempt: Attempt) -> None:
         """See to it that nothing of the attempt is left, then tell its outcome; late rather than never."""

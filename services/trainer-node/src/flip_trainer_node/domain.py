@@ -67,7 +67,7 @@ class Attempt:
 
 
 def attempt_id(run_id: RunId, attempt: int) -> str:
-    """The id of an attempt; FLARE knows it as the token of the submission."""
+    """The id of an attempt; the framework knows it as the token of the submission."""
     return f"{run_id}.{attempt}"
 
 
@@ -97,7 +97,7 @@ def note_prepared(attempt: Attempt, trust: TrustCode, report: TrustPreparedRun) 
 
 
 def submit(attempt: Attempt, job: str, record: dict[str, Any]) -> list[Message]:
-    """The job is with FLARE. That is noted even where the attempt is being ended meanwhile: the job has to go, too."""
+    """The job is submitted. That is noted even where the attempt is being ended meanwhile: the job has to go, too."""
     if attempt.job is not None or attempt.status not in {"preparing", "closing"}:
         return []
     return [JobSubmitted(attempt_id=attempt.id, job=job, record=record)]
@@ -221,6 +221,7 @@ def job_record(assigned: RunAssigned, profile: Mapping[str, Any]) -> dict[str, A
         "payload": {**assigned.payload, "starting_fed_round": start},
         "profile": dict(profile),
         "seed": assigned.run_id.int % 2**31,
+        "aggregation_weights": dict(assigned.aggregation_weights),
         **minimum,
     }
 

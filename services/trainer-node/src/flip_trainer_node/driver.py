@@ -1,4 +1,4 @@
-"""The hub's hand on FLARE: `flip_flare.driver` as a child that answers lines of JSON."""
+"""The hub's hand on a net: the `driver` of its framework's package, a child that answers lines of JSON."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _LONGEST_LINE = 1 << 24
 
 
 class DriverRefused(Exception):
-    """The driver can't do what it was asked; `code` is one of `flip_flare.driver`'s."""
+    """The driver can't do what it was asked; `code` is one of the driver's own, or `driver-silent`."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -44,7 +44,7 @@ class Driver:
     async def submit(
         self, run_id: str, attempt: int, trusts: Sequence[TrustCode], run_folder: Path, job: Mapping[str, Any]
     ) -> str:
-        """Hand a job to FLARE and return its id there; the same attempt always has the same."""
+        """Hand a job to the framework and return its id there; the same attempt always has the same."""
         answer = await self._ask(
             "submit", run_id=run_id, attempt=attempt, trusts=list(trusts), run_folder=str(run_folder), job=job
         )

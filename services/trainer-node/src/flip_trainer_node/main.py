@@ -22,18 +22,19 @@ PROJECTED = ("attempt",)
 
 @asynccontextmanager
 async def controller(settings: ControllerSettings) -> AsyncGenerator[FastAPI]:
-    """A net's controller: FLARE's server, the driver, and what carries runs through."""
-    python, work, logs = str(settings.flare_python), settings.work.absolute(), settings.work / "logs"
+    """A net's controller: the framework's server, the driver, and what carries runs through."""
+    runtime, python = settings.runtime, str(settings.trainer_python)
+    work, logs = settings.work.absolute(), settings.work / "logs"
     server = Kept(
-        "FLARE server",
-        (python, "-m", "flip_flare.server", "--kit", str(settings.flare_kit)),
+        f"{runtime.name} server",
+        (python, *runtime.module("server"), "--kit", str(settings.kit)),
         environment(),
         logs / "server.log",
     )
     driver = Driver(
         (
-            *(python, "-m", "flip_flare.driver"),
-            *("--admin-kit", str(settings.flare_admin_kit)),
+            *(python, *runtime.module("driver")),
+            *("--admin-kit", str(settings.admin_kit)),
             *("--jobs", str(work / "jobs")),
         ),
         environment(),
@@ -47,23 +48,23 @@ async def controller(settings: ControllerSettings) -> AsyncGenerator[FastAPI]:
             background(net.run(), "controller"),
             background(net.beat(), "heartbeat"),
         ):
-            yield stands.http(checks={"flare": net.answers})
+            yield stands.http(checks={settings.framework: net.answers})
 
 
 @asynccontextmanager
 async def worker(settings: WorkerSettings) -> AsyncGenerator[FastAPI]:
-    """A net's worker: FLARE's client, and what prepares and ends runs."""
-    work = settings.work.absolute()
+    """A net's worker: the framework's client, and what prepares and ends runs."""
+    runtime, work = settings.runtime, settings.work.absolute()
     async with backbone(settings, MIGRATIONS / "worker", commands.handlers(settings.net)) as stands:
         trust = Worker(settings, stands)
         client = Kept(
-            "FLARE client",
+            f"{runtime.name} client",
             (
-                *(str(settings.flare_python), "-m", "flip_flare.client"),
-                *("--kit", str(settings.flare_kit)),
+                *(str(settings.trainer_python), *runtime.module("client")),
+                *("--kit", str(settings.kit)),
                 *("--site", settings.site),
             ),
-            environment(FLIP_FLARE_RUNS=str(settings.runs), FLIP_FLARE_MINIMUM_CASES=str(settings.minimum_cases)),
+            environment(**runtime.site(settings.runs, settings.minimum_cases)),
             work / "logs" / "client.log",
             trust.say_started,
         )

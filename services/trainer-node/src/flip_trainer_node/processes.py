@@ -1,4 +1,4 @@
-"""Processes of the FLARE environment that are kept running, and end with everything that they started."""
+"""Processes of the framework's environment that are kept running, and end with everything that they started."""
 
 import asyncio
 import os
@@ -14,13 +14,13 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _STEADY_S = 120.0
 """A process that lived this long begins again with the shortest pause."""
 _GRACE_S = 12.0
-"""How long a keeper of `flip_flare` may take to end what it keeps."""
+"""How long a keeper (`flip_nnunet.keeper`) may take to end what it keeps."""
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 _PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_")
 
 
 def environment(**more: str) -> Mapping[str, str]:
-    """What a process of the FLARE environment is told: of our own environment only what holds no secret."""
+    """What a process of the framework's environment is told: of our own environment only what holds no secret."""
     passed = {
         name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
     }

@@ -5,9 +5,12 @@ from typing import Any, Literal, Self
 
 from flip_chassis.settings import Settings
 from flip_contracts.base import NetName, TrustCode
+from flip_contracts.projects import Framework
 from flip_contracts.scheduler import Resources
 from pydantic import Field, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from flip_trainer_node.runtimes import RUNTIMES, Runtime
 
 
 class Role(BaseSettings):
@@ -24,12 +27,19 @@ class NodeSettings(Settings):
     service = "trainer-node"
 
     net: NetName
-    flare_python: Path
-    """The interpreter of the NVFLARE environment; the service itself imports nothing of it."""
-    flare_kit: Path
-    """The startup kit of the FLARE server, or of the Trust's client."""
+    framework: Framework
+    """What the net trains on: one framework for the net's life."""
+    trainer_python: Path
+    """The interpreter of the framework's environment; the service itself imports nothing of it."""
+    kit: Path
+    """The kit of the net's server, or of the Trust's client, as the framework's `provision` makes it."""
     work: Path
     """Where runs lie while they are under way."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """All in which the net's framework differs from others."""
+        return RUNTIMES[self.framework]
 
     @property
     def source(self) -> str:
@@ -45,7 +55,8 @@ class NodeSettings(Settings):
 class ControllerSettings(NodeSettings):
     """What a net's controller is told. `trusts` are the Trusts of the net; a run can have those that are connected."""
 
-    flare_admin_kit: Path
+    admin_kit: Path
+    """The kit with which the hub's driver submits jobs."""
     s3_endpoint: str
     """Host and port, or a URL with its scheme."""
     s3_access_key: SecretStr

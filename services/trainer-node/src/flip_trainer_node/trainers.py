@@ -1,4 +1,4 @@
-"""The processes that train a run at this Trust: FLARE ends them with its job; here we see to it."""
+"""The processes that train a run at this Trust: the framework ends them with its job; here we see to it."""
 
 import asyncio
 import os
@@ -9,17 +9,19 @@ from pathlib import Path
 from flip_chassis.telemetry import log
 from flip_contracts.base import RunId
 
-_SCRIPT = b"flip_flare.trainer_script"
 _GRACE_S = 8.0
-"""How long FLARE may take to end them by itself."""
+"""How long the framework may take to end them by itself."""
 _FORCE_S = 5.0
 _LOOK_S = 0.2
 
 
-async def end(run_id: RunId) -> None:
-    """Return when no trainer of the run is left. Raises TimeoutError where one can't be killed."""
+async def end(script: str, run_id: RunId) -> None:
+    """Return when no trainer of the run, a process of the module `script`, is left.
+
+    Raises TimeoutError where one can't be killed.
+    """
     began = time.monotonic()
-    while left := await asyncio.to_thread(trainers_of, run_id):
+    while left := await asyncio.to_thread(trainers_of, script, run_id):
         waited_s = time.monotonic() - began
         if waited_s > _GRACE_S + _FORCE_S:
             raise TimeoutError(f"{len(left)} trainers do not end")
@@ -30,17 +32,18 @@ async def end(run_id: RunId) -> None:
         await asyncio.sleep(_LOOK_S)
 
 
-def trainers_of(run_id: RunId, processes: Path = Path("/proc")) -> list[int]:
-    """The trainers of a run: processes of the script that FLARE starts with the run's id."""
-    return [int(entry.name) for entry in processes.iterdir() if entry.name.isdigit() and _trains(entry, run_id)]
+def trainers_of(script: str, run_id: RunId, processes: Path = Path("/proc")) -> list[int]:
+    """The trainers of a run: processes of the module `script` that were started with the run's id."""
+    wanted = {script.encode(), str(run_id).encode()}
+    return [int(entry.name) for entry in processes.iterdir() if entry.name.isdigit() and _was_told(entry, wanted)]
 
 
-def _trains(process: Path, run_id: RunId) -> bool:
+def _was_told(process: Path, wanted: set[bytes]) -> bool:
     try:
         arguments = (process / "cmdline").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
         return False
-    return _SCRIPT in arguments and str(run_id).encode() in arguments
+    return wanted.issubset(arguments)
 
 
 def _kill(pid: int) -> None:

@@ -1,6 +1,6 @@
 """A net's worker at a Trust: prepares data sets and ends runs, one task after the other.
 
-There is one worker a net and Trust: it owns the FLARE client's kit, which can't be run twice. So tasks need no lease; a
+There is one worker a net and Trust: it owns the client's kit, which can't be run twice. So tasks need no lease; a
 worker that was killed does its task again, and every task may be done again.
 """
 
@@ -30,7 +30,7 @@ _TICK_S = 0.2
 _RETRY_S = 2.0
 _COHORT_PATIENCE_S = 10.0
 _TRAINERS_OWN = ".site/runs"
-"""Where `flip_flare`'s trainer keeps what it needs of a run, below the folder of prepared runs."""
+"""Where a trainer keeps what it needs of a run, below the folder of prepared runs."""
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class Worker:
                 await asyncio.sleep(_TICK_S)
 
     async def say_started(self) -> None:
-        """Say that the FLARE client has begun anew."""
+        """Say that the framework's client has begun anew."""
         async with self.stands.working() as work:
             await work.say(WorkerStarted(net=self.settings.net))
 
@@ -122,7 +122,7 @@ class Worker:
     # --- ending ---------------------------------------------------------------------------------------------------
 
     async def _end(self, command: EndRun) -> Report:
-        await trainers.end(command.run_id)
+        await trainers.end(self.settings.runtime.trainer_script, command.run_id)
         if command.forget:
             await asyncio.to_thread(self._forget, command.run_id)
         return TrustEndedRun(run_id=command.run_id, project_id=command.project_id, attempt=command.attempt)

@@ -106,12 +106,13 @@ def parts(layout: Layout) -> list[Part]:
 
 def configuration(layout: Layout) -> str:
     """nginx's configuration; relative paths in it are under the gateway's folder."""
+    names = (*HUB_SERVICES, *(net.name for net in layout.nets))
     return _CONFIGURATION.format(
         port=layout.port("gateway"),
         certificate=layout.certificate(pki.GATEWAY),
-        upstreams="".join(_upstream(name, layout.port(name)) for name in (*HUB_SERVICES, *layout.nets)),
+        upstreams="".join(_upstream(name, layout.port(name)) for name in names),
         routes="".join(
-            [_route(name, f"/api/{name}") for name in HUB_SERVICES] + [_route_to_net(net) for net in layout.nets]
+            [_route(name, f"/api/{name}") for name in HUB_SERVICES] + [_route_to_net(net.name) for net in layout.nets]
         ),
         problems="".join(_problem(status) for status in _PROBLEMS),
     )

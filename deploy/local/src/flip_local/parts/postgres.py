@@ -1,4 +1,4 @@
-"""PostgreSQL: one cluster for the hub and one a Trust, a database and two roles a service.
+"""PostgreSQL: one cluster for the hub and one a Trust, a database and two roles a service, and a net.
 
 A database belongs to `<service>_owner`, which runs the migrations. The service itself logs in as `<service>`, which
 may connect and nothing else until its owner grants it rights on tables; so append-only tables stay append-only.
@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import psycopg
 from psycopg import sql
 
 from flip_local.credentials import Credentials
-from flip_local.layout import HUB, Layout
+from flip_local.layout import HUB, Layout, Net
 from flip_local.part import CommandProbe, Part, TaskProbe
 from flip_local.task import task
 
@@ -30,8 +30,8 @@ OMOP = "omop"
 OMOP_READER = "omop_reader"
 FROZEN_COHORT_READER = "cohort_frozen_reader"
 
-_HUB_DATABASES = ("auth", "projects", "cohort", "imaging", "files", "scheduler", "trainer_node", "audit")
-_TRUST_DATABASES = ("cohort", "imaging", "trainer_node", OMOP)
+_HUB_DATABASES = ("auth", "projects", "cohort", "imaging", "files", "scheduler", "audit")
+_TRUST_DATABASES = ("cohort", "imaging", OMOP)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -110,9 +110,15 @@ def owner_role(database: str) -> str:
     return f"{database}_owner"
 
 
-def databases(cluster: str) -> tuple[str, ...]:
+def net_database(net: Net) -> str:
+    """The database of a net's controller in the hub's cluster, and of its worker in a Trust's."""
+    return f"trainer_node_{net.name}"
+
+
+def databases(layout: Layout, cluster: str) -> tuple[str, ...]:
     """The databases of the hub's or of a Trust's cluster."""
-    return _HUB_DATABASES if cluster == HUB else _TRUST_DATABASES
+    services = _HUB_DATABASES if cluster == HUB else _TRUST_DATABASES
+    return (*services, *(net_database(net) for net in layout.nets))
 
 
 def initialise(cluster: Cluster) -> None:
@@ -129,9 +135,9 @@ def initialise(cluster: Cluster) -> None:
         subprocess.run((*initdb, "-D", str(data)), check=True)
 
 
-def create_databases(cluster: Cluster) -> None:
-    """Make every database of the cluster with its roles."""
-    for database in databases(cluster.name):
+def create_databases(cluster: Cluster, names: Iterable[str]) -> None:
+    """Make these databases of the cluster with their roles."""
+    for database in names:
         owner, app = owner_role(database), app_role(database)
         cluster.create_role(owner)
         cluster.create_role(app, {"default_transaction_read_only": "on"} if app == OMOP_READER else {})
@@ -213,8 +219,15 @@ def _require_name(name: str) -> None:
 
 def main() -> None:
     action, name = sys.argv[1:]
-    cluster = Cluster.of(Layout.from_environment(), name)
-    {"initialise": initialise, "databases": create_databases}[action](cluster)
+    layout = Layout.from_environment()
+    cluster = Cluster.of(layout, name)
+    match action:
+        case "initialise":
+            initialise(cluster)
+        case "databases":
+            create_databases(cluster, databases(layout, name))
+        case _:
+            raise ValueError(f"{action!r} is nothing that can be done to a cluster")
 
 
 if __name__ == "__main__":

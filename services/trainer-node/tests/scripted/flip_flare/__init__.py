@@ -1,1 +1,1 @@
-"""Stands in for `flip_flare` where a test writes FLARE's part itself: same command lines, same lines of JSON."""
+"""Stands in for `flip_flare` where a test writes its part itself: same command lines, same lines of JSON."""

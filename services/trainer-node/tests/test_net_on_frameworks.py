@@ -1,10 +1,11 @@
-"""A whole net on NVIDIA FLARE: one controller and two workers, on small made-up images."""
+"""A whole net on each framework: one controller and two workers, on small made-up images."""
 
 import json
 import socket
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from flip_chassis.database import connect
 from flip_chassis.ids import uuid7
 from flip_chassis.testing import Speaker, eventually, said, settings_for, speaking
 from flip_contracts.base import ModelId, ProjectId, RunId
+from flip_contracts.projects import Framework
 from flip_contracts.scheduler import RunAssigned, RunStopping, TrainingPayload
 from flip_contracts.trainer_node import (
     AttemptEnded,
@@ -32,6 +34,7 @@ from flip_contracts.trainer_node import (
 from flip_local.layout import Layout
 from flip_local.testing import S3, Database, Kafka, PostgresServer
 from flip_trainer_node.main import controller, worker
+from flip_trainer_node.runtimes import RUNTIMES, Runtime
 from flip_trainer_node.settings import ControllerSettings, WorkerSettings
 from flip_trainer_node.trainers import trainers_of
 from minio import Minio
@@ -40,7 +43,6 @@ from pydantic import SecretStr
 pytestmark = pytest.mark.parts
 
 TRUSTS = ("KCH", "UCLH")
-PYTHON = Layout().flare_python
 CASES = 10
 PROFILE = {
     "name": "test",
@@ -59,26 +61,32 @@ PATIENCE_S = 300.0
 class Net:
     """What the test sees of the net: the controller's event log, and a scheduler to speak with."""
 
-    def __init__(self, folder: Path, postgres: Database, scheduler: Speaker, name: str) -> None:
+    def __init__(self, folder: Path, postgres: Database, scheduler: Speaker, name: str, framework: Framework) -> None:
         self.folder = folder
         self.name = name
+        self.framework: Framework = framework
         self._postgres = postgres
         self._scheduler = scheduler
         self._fencing = 0
 
-    async def assign(self, project_id: ProjectId, rounds: int) -> RunAssigned:
+    @property
+    def runtime(self) -> Runtime:
+        return RUNTIMES[self.framework]
+
+    async def assign(self, project_id: ProjectId, rounds: int, run_id: RunId | None = None) -> RunAssigned:
+        """Give the net a run. The number of the attempt is the framework's, so that both may train the same run."""
         self._fencing += 1
         payload = TrainingPayload(
             mode="training", num_rounds=rounds, dataset_id=7, model_configuration="2d", device="cpu"
         )
         run = RunAssigned(
-            run_id=RunId(uuid7()),
+            run_id=run_id or RunId(uuid7()),
             project_id=project_id,
             model_id=ModelId(uuid7()),
             net=self.name,
-            attempt=1,
+            attempt=1 + list(RUNTIMES).index(self.framework),
             fencing=self._fencing,
-            framework="nvflare",
+            framework=self.framework,
             job="nnunet",
             trusts=frozenset(TRUSTS),
             payload=payload.model_dump(mode="json"),
@@ -93,6 +101,9 @@ class Net:
     async def said(self, type_: type[Any], run: RunAssigned) -> list[Any]:
         async with connect(self._postgres.app) as db:
             return [event for event in await said(db, type_) if event.run_id == run.run_id]
+
+    def trainers(self, run: RunAssigned) -> list[int]:
+        return trainers_of(self.runtime.trainer_script, run.run_id)
 
     async def hears(self, type_: type[Any], run: RunAssigned, number: int = 1) -> list[Any]:
         async def enough() -> list[Any] | None:
@@ -134,16 +145,43 @@ def write_project(data: Path, project_id: ProjectId, trust: str) -> None:
     (project / "manifest.json").write_text(json.dumps(body))
 
 
+@pytest.fixture(scope="module", params=["nvflare", "flower"])
+def framework(request: pytest.FixtureRequest) -> Framework:
+    return request.param
+
+
+@dataclass
+class Twins:
+    """A run that each framework trains, and what each came to: the digests of the plan and of each round's weights."""
+
+    run_id: RunId = field(default_factory=lambda: RunId(uuid7()))
+    digests: dict[Framework, tuple[str, ...]] = field(default_factory=dict[Framework, tuple[str, ...]])
+
+
 @pytest.fixture(scope="module")
-def kits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The kits of a net of its own; its server listens on a port that was free."""
+def twins() -> Twins:
+    return Twins()
+
+
+@pytest.fixture(scope="module")
+def kits(framework: Framework, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kits of a net of its own; its server listens on ports that were free."""
     folder = tmp_path_factory.mktemp("kits")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = (PYTHON, "-m", "flip_flare.provision", "--net", "net1", "--trusts", ",".join(TRUSTS))
-    subprocess.run([*command, "--port", port, "--output", folder], check=True)
+    python, module = Layout().trainer_python(framework), RUNTIMES[framework].module("provision")
+    command = (python, *module, "--net", "net1", "--trusts", ",".join(TRUSTS), "--port", str(free_port()))
+    subprocess.run([*command, "--output", folder], check=True)
     return folder
+
+
+def free_port() -> int:
+    """A port that was free, as was the next one, which the hub's own parts of a Flower net use."""
+    while True:
+        with socket.socket() as probe, socket.socket() as next_probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            with suppress(OSError, OverflowError):
+                next_probe.bind(("127.0.0.1", port + 1))
+                return port
 
 
 @pytest.fixture
@@ -173,11 +211,12 @@ async def net(
     kafka: Kafka,
     s3: S3,
     tmp_path: Path,
+    framework: Framework,
     kits: Path,
     project: tuple[ProjectId, dict[str, Database]],
 ) -> AsyncIterator[Net]:
     name = f"n{uuid7().hex[-8:]}"
-    common = {"net": name, "flare_python": PYTHON}
+    common = {"net": name, "framework": framework, "trainer_python": Layout().trainer_python(framework)}
     async with AsyncExitStack() as stack:
         hub = settings_for(
             ControllerSettings,
@@ -185,8 +224,8 @@ async def net(
             kafka.as_principal("service.trainer-node"),
             kafka.group("service.trainer-node"),
             trusts=frozenset(TRUSTS),
-            flare_kit=kits / "server",
-            flare_admin_kit=kits / "admin",
+            kit=kits / "server",
+            admin_kit=kits / "admin",
             work=tmp_path / "hub",
             s3_endpoint=s3.endpoint,
             s3_access_key=SecretStr(s3.access_key),
@@ -202,7 +241,7 @@ async def net(
                 kafka.as_principal(f"trust.{trust}"),
                 kafka.group(f"trust.{trust}"),
                 trust=trust,
-                flare_kit=kits / trust,
+                kit=kits / trust,
                 work=tmp_path / trust / "work",
                 data=tmp_path / trust / "data",
                 frozen_cohort=SecretStr(cohort.app),
@@ -211,20 +250,24 @@ async def net(
             await stack.enter_async_context(worker(at_trust))
         await stack.enter_async_context(controller(hub))
         speaker = speaking(kafka.as_principal("service.scheduler"), "flip/hub/scheduler")
-        yield Net(tmp_path, postgres, await stack.enter_async_context(speaker), name)
+        yield Net(tmp_path, postgres, await stack.enter_async_context(speaker), name, framework)
 
 
 @pytest.mark.requirement("RUN-2")
 @pytest.mark.requirement("NNU-2")
 @pytest.mark.requirement("NNU-4")
-async def test_a_run_is_trained_over_both_trusts_and_another_is_stopped_leaving_no_process(
-    net: Net, project: tuple[ProjectId, dict[str, Database]], s3: S3
+@pytest.mark.requirement("NNU-10")
+async def test_a_run_is_trained_the_same_on_each_framework_and_another_is_stopped_leaving_no_process(
+    net: Net, project: tuple[ProjectId, dict[str, Database]], s3: S3, twins: Twins
 ) -> None:
     await net.is_free(0)
-    run = await net.assign(project[0], rounds=2)
+    run = await net.assign(project[0], rounds=2, run_id=twins.run_id)
     assert [event.cases for event in await net.hears(RunPrepared, run, 2)] == [CASES, CASES]
-    assert (await net.hears(PlanAgreed, run))[0].by_trust.keys() == set(TRUSTS)
+    plan = (await net.hears(PlanAgreed, run))[0]
+    assert plan.by_trust.keys() == set(TRUSTS)
     rounds = await net.hears(RoundComplete, run, 2)
+    twins.digests[net.framework] = (plan.plan_digest, *(event.checkpoint.digest for event in rounds))
+    assert len(set(twins.digests.values())) == 1
     collected = (await net.hears(ResultsCollected, run))[0]
     assert [event.stage for event in await net.said(StageReached, run)] == [
         *("preparing", "fingerprint", "preprocessing", "training", "collecting")
@@ -244,8 +287,8 @@ async def test_a_run_is_trained_over_both_trusts_and_another_is_stopped_leaving_
 
     stopped = await net.assign(project[0], rounds=500)
     await net.hears(RoundComplete, stopped)
-    assert len(trainers_of(stopped.run_id)) >= len(TRUSTS)
+    assert len(net.trainers(stopped)) >= len(TRUSTS)
     await net.stop(stopped)
     assert (await net.hears(AttemptEnded, stopped))[0].outcome == "stopped"
-    assert trainers_of(stopped.run_id) == []
+    assert net.trainers(stopped) == []
     await net.is_free(stopped.fencing)
