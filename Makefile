@@ -108,6 +108,11 @@ chaos: venv ## many seeded runs with faults, on real parts: make chaos RUNS=1000
 	$(LOCAL_STACK) install
 	$(BIN)/python -m tests.chaos --runs $(RUNS)
 
+.PHONY: faults
+faults: venv trainer-flare trainer-flower ## kill every part of a net at every stage of a run, written to docs/faults.md
+	$(LOCAL_STACK) install
+	$(BIN)/python -m tests.faults --page docs/faults.md
+
 .PHONY: test-fast
 test-fast: venv ## the tests that need no part: under a minute
 	$(PYTEST) contracts chassis services cli deploy tests -m "not parts and not system"
