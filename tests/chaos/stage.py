@@ -1,7 +1,6 @@
 """The parts that runs stand on, started once: Kafka, Postgres, a fault proxy before each."""
 
 import asyncio
-import dataclasses
 import os
 import signal
 from collections import defaultdict
@@ -24,7 +23,7 @@ from flip_local import control, pki
 from flip_local.layout import HUB, Layout
 from flip_local.parts.postgres import Cluster
 from flip_local.parts.topics import apply, client_settings
-from flip_local.testing import Database, KafkaClient, layout_for_tests
+from flip_local.testing import Database, KafkaClient, layout_beside_tests
 
 from .proxy import FaultProxy
 from .schedule import SERVICES
@@ -41,10 +40,7 @@ _TEMPLATE = "chaos_template"
 
 def layout_for_chaos() -> Layout:
     """A stack of its own beside that of the other tests, whose parts nobody shuts down under them."""
-    layout = layout_for_tests()
-    return dataclasses.replace(
-        layout, state=layout.state.with_name("chaos-stack"), port_base=layout.port_base + _PORTS_ABOVE_TESTS
-    )
+    return layout_beside_tests("chaos-stack", _PORTS_ABOVE_TESTS)
 
 
 @contextmanager

@@ -23,9 +23,10 @@ def main() -> int:
             except Stuck as problem:
                 stuck.append(problem)
                 print(f"{case}: STUCK: {problem}", flush=True)
-    print(table(outcomes))
+    shown = table(outcomes)
+    print(shown)
     if asked.page:
-        asked.page.write_text(_PAGE.format(table=table(outcomes), cases=len(outcomes)))
+        asked.page.write_text(_PAGE.format(table=shown, cases=len(outcomes)))
     return 1 if stuck or any(outcome.state != "finished" for outcome in outcomes) else 0
 
 

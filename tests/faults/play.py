@@ -1,6 +1,5 @@
 """Plays a case: a run on the local stack, a fault at its stage, and how both the run and the net come out of it."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 from flip_client import Hub
 from flip_local.layout import HUB, Layout, Net
 from flip_local.story import Story
+from flip_trainer_node.run_folder import RunFolder, Tail
 
 from .cases import Case, Outcome, Stage
 from .processes import NobodyThere, Victims
@@ -63,10 +63,11 @@ class Stack:
     def _has_come(self, stage: Stage, net: Net, run_id: str) -> bool:
         if stage == "preparing":
             return (self._work(TRUST, net) / run_id).exists()
-        at_hub = self._work(HUB, net) / run_id
+        at_hub = RunFolder(self._work(HUB, net) / run_id)
         if stage == "aggregation":
-            return any((at_hub / "rounds").glob("round_00001.*"))
-        return _TOLD[stage] in {line["kind"] for line in _lines(at_hub / "events.jsonl")}
+            weights = at_hub.round(1)
+            return any(weights.parent.glob(f"{weights.stem}.*"))
+        return _TOLD[stage] in {line["kind"] for line in Tail(at_hub).lines()}
 
     def _work(self, owner: str, net: Net) -> Path:
         return self.layout.folder(owner, "work", net.name) / "runs"
@@ -98,10 +99,3 @@ def _kills(victims: Victims, case: Case, run_id: str) -> bool:
     except NobodyThere:
         return False
     return True
-
-
-def _lines(events: Path) -> list[dict[str, Any]]:
-    if not events.exists():
-        return []
-    whole = events.read_text().rpartition("\n")[0]
-    return [json.loads(line) for line in whole.splitlines()]

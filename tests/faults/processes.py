@@ -2,9 +2,8 @@
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from uuid import UUID
 
 from flip_contracts.base import RunId
@@ -13,7 +12,7 @@ from flip_local import control
 from flip_local.layout import Layout, Net
 from flip_local.parts import kits
 from flip_trainer_node.runtimes import RUNTIMES
-from flip_trainer_node.trainers import trainers_of
+from flip_trainer_node.trainers import started_with, trainers_of
 
 from .cases import Fault
 
@@ -47,35 +46,20 @@ class Victims:
             case "worker":
                 control.kill(self.layout, f"{self.net.name}-{self.trust}")
             case "server":
-                _kill(_running(_SERVERS[self.net.framework], str(kits.server_kit(self.layout, self.net))))
+                _kill(started_with(_SERVERS[self.net.framework], str(kits.server_kit(self.layout, self.net))))
             case "client":
                 kit = kits.client_kit(self.layout, self.net, self.trust)
-                _kill(_running(_CLIENTS[self.net.framework], str(kit)))
+                _kill(started_with(_CLIENTS[self.net.framework], str(kit)))
             case "trainer":
-                _kill(iter(self.trainers(run_id)[:1]))
+                _kill(self.trainers(run_id)[:1])
 
     def trainers(self, run_id: str) -> list[int]:
         """The processes that train a run, at any Trust."""
         return trainers_of(RUNTIMES[self.net.framework].trainer_script, RunId(UUID(run_id)))
 
 
-def _running(*told: str) -> Iterator[int]:
-    """The processes among whose arguments all of these are."""
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and {each.encode() for each in told} <= _arguments(process):
-            yield int(process.name)
-
-
-def _arguments(process: Path) -> set[bytes]:
-    try:
-        return set((process / "cmdline").read_bytes().split(b"\0"))
-    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-        return set()
-
-
-def _kill(processes: Iterator[int]) -> None:
-    found = list(processes)
-    if not found:
+def _kill(processes: Sequence[int]) -> None:
+    if not processes:
         raise NobodyThere
-    for each in found:
+    for each in processes:
         os.kill(each, signal.SIGKILL)

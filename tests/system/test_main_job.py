@@ -1,6 +1,5 @@
 """The main job over the whole stack, while every platform service is killed once; then the broker loses its disk."""
 
-import dataclasses
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from flip_local.layout import Layout
 from flip_local.parts.kafka import Node
 from flip_local.stack import usual
 from flip_local.story import ADMIN, DATASET_ID, Story
-from flip_local.testing import layout_for_tests
+from flip_local.testing import layout_beside_tests
 
 pytestmark = pytest.mark.system
 
@@ -44,8 +43,7 @@ WORKER = "net1-KCH"
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Layout]:
     """A whole stack of its own beside that of the other tests."""
-    layout = layout_for_tests()
-    layout = dataclasses.replace(layout, state=layout.state.with_name("system-stack"), port_base=layout.port_base + 250)
+    layout = layout_beside_tests("system-stack", 250)
     control.up(layout, usual(layout))
     yield layout
     control.down(layout)

@@ -55,6 +55,12 @@ def layout_for_tests() -> Layout:
     )
 
 
+def layout_beside_tests(name: str, ports_above: int) -> Layout:
+    """Another stack beside that of the tests, called `name`: its parts are nobody else's to shut down or to kill."""
+    layout = layout_for_tests()
+    return dataclasses.replace(layout, state=layout.state.with_name(name), port_base=layout.port_base + ports_above)
+
+
 class LocalStack:
     """A stack of real parts, started as far as tests need it."""
 

@@ -34,7 +34,12 @@ async def end(script: str, run_id: RunId) -> None:
 
 def trainers_of(script: str, run_id: RunId, processes: Path = Path("/proc")) -> list[int]:
     """The trainers of a run: processes of the module `script` that were started with the run's id."""
-    wanted = {script.encode(), str(run_id).encode()}
+    return started_with(script, str(run_id), processes=processes)
+
+
+def started_with(*arguments: str, processes: Path = Path("/proc")) -> list[int]:
+    """The processes among whose arguments all of these are."""
+    wanted = {argument.encode() for argument in arguments}
     return [int(entry.name) for entry in processes.iterdir() if entry.name.isdigit() and _was_told(entry, wanted)]
 
 
