@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flip_nnunet.job import Job
 from flip_nnunet.message import Answers, Message, settle
+from flip_nnunet.operations import Operations
 from flip_nnunet.worker import Worker
 
 Change = Callable[[str, str, Message], Message]
@@ -23,7 +24,9 @@ class WorkersHere:
     def __init__(
         self, data: dict[str, Path], work: Path, job: Job, minimum_cases: int = 1, change: Change = _unchanged
     ) -> None:
-        self.workers = {site: Worker(site, folder, work / site, job, minimum_cases) for site, folder in data.items()}
+        self.workers: dict[str, Operations] = {
+            site: Worker(site, folder, work / site, job, minimum_cases) for site, folder in data.items()
+        }
         self.answers: list[tuple[str, str, Message]] = []
         self._change = change
 
