@@ -196,11 +196,12 @@ async def project(
             write_project(tmp_path / trust / "data", project_id, trust)
             async with connect(cohort.owner) as db:
                 await db.execute(
-                    "CREATE SCHEMA frozen; CREATE TABLE frozen.cohort_member (project_id uuid NOT NULL);"
+                    "CREATE SCHEMA frozen; CREATE TABLE frozen.cohort_member"
+                    "(project_id uuid NOT NULL, person_id bigint NOT NULL, accession_id text);"
                     f"GRANT USAGE ON SCHEMA frozen TO {cohort.name};"
                     f"GRANT SELECT ON frozen.cohort_member TO {cohort.name}"
                 )
-                await db.execute("INSERT INTO frozen.cohort_member (project_id) VALUES ($1)", project_id)
+                await db.execute("INSERT INTO frozen.cohort_member VALUES ($1, 1, 'A1')", project_id)
         yield project_id, cohorts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class Store(Protocol):
 
 
 Tell = Callable[[Json], None]
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,7 @@ class _Federation:
         return _Cohort(
             cases=_declared_cases(replies),
             schema=schemas[self._names[0]],
-            data={site: replies[site].meta["data"] for site in self._names},
+            data=_declared_data(replies),
             versions={site: replies[site].meta["versions"] for site in self._names},
         )
 
@@ -360,6 +362,14 @@ def _declared_cases(replies: Mapping[str, Message]) -> dict[str, int]:
         wrong = SiteFailure(MALFORMED, "cases: must be a whole number above 0")
         raise SitesFailed("describe", dict.fromkeys(cases.keys() - declared.keys(), wrong))
     return declared
+
+
+def _declared_data(replies: Mapping[str, Message]) -> dict[str, str]:
+    """The digest of each site's data set. Raises `SitesFailed` where that is none."""
+    digests = {site: str(reply.meta.get("data")) for site, reply in replies.items()}
+    if wrong := [site for site, declared in digests.items() if not _SHA256.fullmatch(declared)]:
+        raise SitesFailed("describe", dict.fromkeys(wrong, SiteFailure(MALFORMED, "data: must be a SHA-256")))
+    return digests
 
 
 def _shown(aggregated: Aggregate) -> Json:

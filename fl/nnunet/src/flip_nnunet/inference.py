@@ -230,10 +230,10 @@ class _Inference:
     def _fetch(self, site: str, dataset: str, archive: _Archive, file: Path) -> None:
         with file.open("wb") as stream:
             while (offset := stream.tell()) < archive.bytes:
-                question = Message({"dataset": dataset, "offset": offset, "bytes": PART_BYTES})
+                expected = min(PART_BYTES, archive.bytes - offset)
+                question = Message({"dataset": dataset, "offset": offset, "bytes": expected})
                 [reply] = settle("collect", self._sites.ask("collect", question, [site])).values()
                 part = reply.arrays.get("part")
-                expected = min(PART_BYTES, archive.bytes - offset)
                 if part is None or part.dtype != "uint8" or part.shape != (expected,):
                     raise SitesFailed("collect", {site: _malformed("part")})
                 stream.write(part.tobytes())

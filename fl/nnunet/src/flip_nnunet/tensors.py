@@ -8,9 +8,9 @@ import torch
 
 
 def own_tensors(tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """The first name of each storage, with its tensor."""
+    """The first name of each storage, by the alphabet, with its tensor."""
     seen: set[tuple[int, tuple[int, ...]]] = set()
-    for name, tensor in tensors.items():
+    for name, tensor in sorted(tensors.items()):
         if _storage(tensor) not in seen:
             seen.add(_storage(tensor))
             yield name, tensor
