@@ -298,6 +298,7 @@ async def test_a_run_goes_from_the_queue_through_a_net_to_its_results(world: Wor
     await world.node.say(StageReached(**of(given), stage="predicting"))
     await world.run_is(prediction, headers, state="predicting")
     other, headers = await world.ready_model()
+    await world.initiate(other, headers)
     refused = await world.http.post("/api/scheduler/runs", headers=headers, json=world.request(other) | named)
     assert [each["field"] for each in refused.json()["missing"]] == ["payload.checkpoint_path"], "of another project"
 
