@@ -78,7 +78,8 @@ def _numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 def _means(scores: Mapping[str, Any] | None) -> Iterator[tuple[str, float]]:
     """The mean Dice of each structure that the Trust tells one of."""
-    for name, dice in sorted(scores["dice"].items() if scores else ()):
+    dices: Mapping[str, Any] = {} if scores is None else scores["dice"]
+    for name, dice in sorted(dices.items()):
         if dice is not None:
             yield name, dice["mean"]
 
