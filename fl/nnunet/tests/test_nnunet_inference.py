@@ -391,6 +391,28 @@ def test_a_checkpoint_that_would_run_code_is_refused(federation: Federation, mod
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("network_class_name", "subprocess.Popen"),
+        ("network_class_name", "dynamic_network_architectures.architectures.unet.sys.exit"),
+        ("conv_op", "subprocess.Popen"),
+    ],
+)
+def test_a_plan_that_would_import_other_things_than_nnunet_s_networks_is_refused(
+    federation: Federation, models: Path, tmp_path: Path, key: str, value: str
+):
+    federation.models = tmp_path / "models"
+    shutil.copytree(models, federation.models)
+    file = federation.models / MODEL / "plans.json"
+    plan = json.loads(file.read_text())
+    architecture = plan["configurations"]["2d"]["architecture"]
+    (architecture if key in architecture else architecture["arch_kwargs"])[key] = value
+    file.write_text(json.dumps(plan))
+    with pytest.raises(SitesFailed, match="architecture-unknown"):
+        federation.infer(job())
+
+
 def test_a_checkpoint_as_nnunet_s_own_trainer_writes_it_is_read(
     federation: Federation, trained: Outcome, models: Path, tmp_path: Path
 ):

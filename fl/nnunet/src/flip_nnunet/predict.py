@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 import shutil
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,9 @@ from flip_nnunet.train import check_device
 
 LARGEST_PART = 1 << 24
 """Bytes of an archive that one answer holds at most."""
+_ARCHITECTURE = re.compile(r"dynamic_network_architectures\.architectures\.\w+\.\w+")
+_PART = re.compile(r"(torch\.nn\.modules|dynamic_network_architectures\.building_blocks)\.\w+\.\w+")
+"""What a plan's network may be, and be made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,8 @@ class Predictor(Operations):
         check_device(self._job.payload.device)
         try:
             model = Model.from_message(message) if "model" in message.meta else self._own_model()
-            self._ready = self._make_ready(model)
+            with self._nnunet():
+                self._ready = self._make_ready(model)
         except ModelUnfit as unfit:
             raise SiteFailed(unfit.code, unfit.detail) from unfit
         for dataset in self._job.payload.dataset_subdirs:
@@ -120,7 +126,7 @@ class Predictor(Operations):
         masks = self._masks(dataset)
         masks.mkdir(parents=True, exist_ok=True)
         ending = images.schema["file_ending"]
-        with nnunet_environment(self._raw, self._run / "preprocessed", self._run / "results", None):
+        with self._nnunet():
             for case, files in images.cases.items():
                 if not (masks / f"{case}{ending}").is_file():
                     _predict_case(ready.nnunet, files, masks, case, ending)
@@ -147,6 +153,9 @@ class Predictor(Operations):
         """Let go of the network. What is on disk stays."""
         self._ready = None
         return Message()
+
+    def _nnunet(self) -> AbstractContextManager[None]:
+        return nnunet_environment(self._raw, self._run / "preprocessed", self._run / "results", None)
 
     # --- the model -------------------------------------------------------------------------------------------------
 
@@ -264,11 +273,20 @@ class Predictor(Operations):
 
 
 def _planned(model: Model) -> tuple[PlansManager, ConfigurationManager]:
-    """nnU-Net's view of the model's plan. Raises `ModelUnfit` for a cascade."""
+    """nnU-Net's view of the model's plan. Raises `ModelUnfit` for a cascade, and for a network of foreign parts.
+
+    nnU-Net imports whatever its plan names, and the plan may have come from the hub.
+    """
     plans = PlansManager(model.identity.plan)
     configuration = plans.get_configuration(model.identity.configuration)
     if configuration.previous_stage_name is not None:
         raise ModelUnfit("model-is-cascade", "checkpoint_path: a cascade needs predictions of an earlier stage")
+    arguments = configuration.network_arch_init_kwargs
+    parts = [arguments[name] for name in configuration.network_arch_init_kwargs_req_import]
+    if not _ARCHITECTURE.fullmatch(configuration.network_arch_class_name) or not all(
+        part is None or _PART.fullmatch(str(part)) for part in parts
+    ):
+        raise ModelUnfit("architecture-unknown", "checkpoint_path: its plan names a network that is none of nnU-Net's")
     return plans, configuration
 
 
@@ -285,10 +303,11 @@ def _network(model: Model, plans: PlansManager, configuration: ConfigurationMana
         plans.get_label_manager(identity.description).num_segmentation_heads,
         enable_deep_supervision=False,
     )
-    tensors = {name: torch.from_numpy(model.weights[owner].copy()) for name, owner in identity.ties.items()}
     try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
+        network.load_state_dict(
+            {name: torch.from_numpy(model.weights[owner].copy()) for name, owner in identity.ties.items()}
+        )
+    except (RuntimeError, KeyError) as error:
         raise ModelUnfit("model-unreadable", "checkpoint_path: its tensors are not those of its plan") from error
     return network
 
