@@ -21,16 +21,15 @@ SMALL = ComputeProfile(
     name="small",
     base_features=8,
     max_features=16,
-    max_batch_size=8,
-    iterations_per_epoch=50,
-    initial_lr=0.03,
+    max_batch_size=6,
+    iterations_per_epoch=40,
     validation_iterations=1,
     threads=1,
     augmentation_processes=0,
     intensity_voxels=10**5,
 )
-ROUNDS = 6
-KCH = Family(1, 6, spacing=(3.0, 1.0, 1.0), shape=(10, 28, 28))
+ROUNDS = 12
+KCH = Family(1, 6, shape=(24, 28, 28))
 UCLH = replace(KCH, seed=2, shift=20, scale=1.3)
 UNSEEN = replace(KCH, seed=3, cases=4), replace(UCLH, seed=4, cases=4)
 TOLERANCE = 0.02

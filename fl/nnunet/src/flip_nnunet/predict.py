@@ -38,7 +38,7 @@ from flip_nnunet.train import check_device
 LARGEST_PART = 1 << 24
 """Bytes of an archive that one answer holds at most."""
 _ARCHITECTURE = re.compile(r"dynamic_network_architectures\.architectures\.\w+\.\w+")
-_PART = re.compile(r"(torch\.nn\.modules|dynamic_network_architectures\.building_blocks)\.\w+\.\w+")
+_PART = re.compile(r"torch\.nn\.(modules\.\w+\.)?\w+|dynamic_network_architectures\.building_blocks\.\w+\.\w+")
 """What a plan's network may be, and be made of."""
 
 
@@ -51,7 +51,7 @@ class _Ready:
 
 
 class Predictor(Operations):
-    """One site in one prediction. What was predicted lies on disk, so each operation may run in a new process.
+    """One site in one prediction. What was predicted lies on disk, and a later attempt goes on from it.
 
     data: the folder that holds `nnUNet_raw/DatasetXYZ_name`; it is only read.
     work: the site's folder; masks lie in `runs/<run_id>/predictions/` (the caller's to delete).
