@@ -16,18 +16,16 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import nibabel
-import numpy as np
 import typer
 from flip_contracts.projects import Framework
 from flip_local.layout import Layout
 from rich.console import Console
 
+from bench.federated_data import write_data
 from bench.machine import hardware
 
 SITES = ("KCH", "UCLH")
 CASES = 10
-SHAPE = (24, 40, 40)
 _SCRIPT = Path(__file__).with_name("federated_run.py")
 _INTRODUCTION = """\
 Written by `python -m bench.federated`. The contenders train the same job on the same made-up images, in turns, and come
@@ -65,31 +63,6 @@ class Taken:
     contender: Contender
     seconds: Sequence[float]
     overheads: Sequence[float]
-
-
-def write_data(folder: Path) -> dict[str, str]:
-    """Two bright boxes in noise, elsewhere in each case."""
-    for number, site in enumerate(SITES):
-        data, random = folder / site / "nnUNet_raw" / "Dataset001_bench", np.random.default_rng(number)
-        for part in ("imagesTr", "labelsTr"):
-            (data / part).mkdir(parents=True)
-        for case in range(CASES):
-            label = np.zeros(SHAPE, np.uint8)
-            for value in (1, 2):
-                z, y, x = random.integers(2, np.array(SHAPE) - 12)
-                label[z : z + 8, y : y + 10, x : x + 10] = value
-            image = np.round(random.normal(100, 10, SHAPE) + 80 * label).astype(np.int16)
-            name = f"{site}_{case:03d}"
-            nibabel.Nifti1Image(image, np.eye(4)).to_filename(data / "imagesTr" / f"{name}_0000.nii.gz")
-            nibabel.Nifti1Image(label, np.eye(4)).to_filename(data / "labelsTr" / f"{name}.nii.gz")
-        description = {
-            "channel_names": {"0": "MRI"},
-            "labels": {"background": 0, "one": 1, "two": 2},
-            "numTraining": CASES,
-            "file_ending": ".nii.gz",
-        }
-        (data / "dataset.json").write_text(json.dumps(description))
-    return {site: str(folder / site) for site in SITES}
 
 
 def job_of(run_id: str, rounds: int, iterations: int) -> dict[str, Any]:
@@ -130,7 +103,9 @@ def train(contender: Contender, job: dict[str, Any], data: dict[str, str], work:
 
 def measure(turns: int, rounds: int, iterations: int, folder: Path) -> list[Taken]:
     """Let the contenders take turns. Raises ValueError if they don't all come to the same weights."""
-    data = write_data(folder / "data")
+    data = {site: str(folder / site) for site in SITES}
+    for seed, site in enumerate(SITES):
+        write_data(folder / site, "Dataset001_bench", seed, CASES)
     seconds: dict[Contender, list[float]] = {contender: [] for contender in CONTENDERS}
     overheads: dict[Contender, list[float]] = {contender: [] for contender in CONTENDERS}
     digests: set[tuple[str, ...]] = set()
