@@ -21,18 +21,25 @@ def machine(ground: Ground) -> list[tuple[str, str]]:
     with ground.postgres.cluster.administration() as db:
         postgres = {name: _setting(db, name) for name in ("server_version", "fsync", "synchronous_commit")}
     return [
-        ("taken", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
-        ("cores", f"{len(os.sched_getaffinity(0))}, {_cpu()}"),
-        ("memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"),
-        ("load before the run", f"{os.getloadavg()[0]:.1f}"),
-        ("system", f"{platform.system()} {platform.release()}"),
-        ("Python", platform.python_version()),
+        *hardware(),
         (
             "PostgreSQL",
             f"{postgres['server_version']}, fsync {postgres['fsync']}, commits {postgres['synchronous_commit']}",
         ),
         ("Apache Kafka", f"{KAFKA_VERSION}, one KRaft node, TLS"),
         ("libraries", ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)),
+    ]
+
+
+def hardware() -> list[tuple[str, str]]:
+    """The moment, cores, memory, what else the machine does, its system."""
+    return [
+        ("taken", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
+        ("cores", f"{len(os.sched_getaffinity(0))}, {_cpu()}"),
+        ("memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"),
+        ("load before the run", f"{os.getloadavg()[0]:.1f}"),
+        ("system", f"{platform.system()} {platform.release()}"),
+        ("Python", platform.python_version()),
     ]
 
 

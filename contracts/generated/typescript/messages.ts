@@ -11,6 +11,12 @@ export interface Checkpoint {
   readonly digest: string;
 }
 
+/** The results of a finished run whose model a prediction uses, by the digest of their zip. */
+export interface EarlierResults {
+  readonly run_id: string;
+  readonly digest: string;
+}
+
 /** What a run asks of each Trust that takes part, or what a net has for it at one. Memory in MiB; of a GPU, each. */
 export interface Resources {
   readonly gpus?: number;
@@ -219,7 +225,7 @@ export interface LoginSucceededV1 {
   readonly session_id: string;
 }
 
-/** A metric of one Trust in one round. */
+/** A metric of one Trust in one round. A prediction has no rounds; its scores are told with round 0. */
 export interface MetricReportedV1 {
   readonly run_id: string;
   readonly project_id: string;
@@ -402,7 +408,11 @@ export interface ProjectionsRebuiltV1 {
   readonly swapped: boolean;
 }
 
-/** The run's model folder is zipped in the object store, not yet scanned. */
+/**
+ * The run's results are zipped in the object store, not yet scanned.
+ *
+ * `seal` is the digest of the seal in the zip, which has those of all its files.
+ */
 export interface ResultsCollectedV1 {
   readonly run_id: string;
   readonly project_id: string;
@@ -412,6 +422,7 @@ export interface ResultsCollectedV1 {
   readonly name: string;
   readonly digest: string;
   readonly size_bytes: number;
+  readonly seal?: string | null;
 }
 
 /** Somebody downloaded the run's results. */
@@ -480,6 +491,7 @@ export interface RunAssignedV1 {
   readonly virtual_start?: number;
   readonly virtual_finish?: number;
   readonly aggregation_weights?: Readonly<Record<string, number>>;
+  readonly earlier?: EarlierResults | null;
 }
 
 /** Count the persons that fit, by your own rules, before the deadline. */
@@ -509,7 +521,11 @@ export interface RunFinishedV1 {
   readonly results: string;
 }
 
-/** A Trust built the run's data set from its frozen cohort and checked it. */
+/**
+ * A Trust built the run's data set from its frozen cohort and checked it.
+ *
+ * `cohort_digest` is over the project and the members of the cohort as they were then.
+ */
 export interface RunPreparedV1 {
   readonly run_id: string;
   readonly project_id: string;
@@ -517,6 +533,7 @@ export interface RunPreparedV1 {
   readonly trust: string;
   readonly cases: number;
   readonly dataset_digest: string;
+  readonly cohort_digest?: string | null;
 }
 
 /** An admin gave the run another priority, with the reason: from 0, the last, to 9, the first. */
@@ -531,7 +548,8 @@ export interface RunPrioritisedV1 {
  * A researcher initiated training; the run waits for a net.
  *
  * At least `minimum_trusts` of `trusts` have to take part; None means all. `virtual_time` is that of the queue when
- * the run came: see `flip_scheduler.fairness`.
+ * the run came: see `flip_scheduler.fairness`. `earlier` is what a prediction takes its model from, if not from a
+ * path at each Trust.
  */
 export interface RunQueuedV1 {
   readonly run_id: string;
@@ -545,6 +563,7 @@ export interface RunQueuedV1 {
   readonly resources?: Resources;
   readonly virtual_time?: number;
   readonly aggregation_weights?: Readonly<Record<string, number>>;
+  readonly earlier?: EarlierResults | null;
 }
 
 /** The attempt ended without a result; the run waits for a net again and goes on from its last completed round. */
@@ -581,7 +600,7 @@ export interface StageReachedV1 {
   readonly run_id: string;
   readonly project_id: string;
   readonly attempt: number;
-  readonly stage: "preparing" | "fingerprint" | "planning" | "preprocessing" | "training" | "collecting" | (string & {});
+  readonly stage: "preparing" | "fingerprint" | "planning" | "preprocessing" | "training" | "predicting" | "collecting" | (string & {});
 }
 
 /** The first round of this attempt began. */
@@ -660,6 +679,7 @@ export interface TrustPreparedRunV1 {
   readonly attempt: number;
   readonly cases: number;
   readonly dataset_digest: string;
+  readonly cohort_digest?: string | null;
 }
 
 /** At a Trust. */

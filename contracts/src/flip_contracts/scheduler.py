@@ -1,8 +1,10 @@
 """What `scheduler` says: runs, from the queue to their end."""
 
+import re
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
 from flip_contracts.base import Event, ModelId, NetName, ProjectId, ReasonCode, RunId, Sha256, TrustCode
 from flip_contracts.projects import Framework, Job
@@ -23,6 +25,64 @@ class TrainingPayload(BaseModel):
     trainer_name: Annotated[str, Field(pattern=r"^nnUNetTrainer[A-Za-z0-9_]*$")] = "nnUNetTrainer"
     epochs_per_round: Annotated[int, Field(ge=1, le=1000)] = 1
     starting_fed_round: Annotated[int, Field(ge=0)] = 0
+
+
+def _without_nul(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("must not hold a NUL character")
+    return path
+
+
+def _earlier_run(path: str) -> re.Match[str] | None:
+    return re.fullmatch(r"run:([A-Za-z0-9][A-Za-z0-9_-]{0,99})", path)
+
+
+def _path_or_run(path: str) -> str:
+    if path.startswith("run:") and not _earlier_run(path):
+        raise ValueError("must be a path at the Trust, or `run:` and the id of an earlier run")
+    return path
+
+
+def _inside(folder: str) -> str:
+    path = PurePosixPath(folder)
+    if path.is_absolute() or not path.parts or ".." in path.parts or "\\" in folder:
+        raise ValueError("must be a relative folder inside the data set, such as imagesTs")
+    return folder
+
+
+_DatasetKey = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}$")]
+_Path = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_without_nul)]
+
+
+class InferencePayload(BaseModel):
+    """What nnU-Net is asked to predict (NNU-7). No other fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["inference"]
+    checkpoint_path: Annotated[_Path, AfterValidator(_path_or_run)]
+    fold_id: Literal["all"] | Annotated[int, Field(ge=0, le=4)] = "all"
+    device: Literal["cpu", "cuda", "mps"] = "cuda"
+    dataset_subdirs: Annotated[
+        dict[_DatasetKey, Annotated[_Path, AfterValidator(_inside)]],
+        Field(min_length=1, validation_alias=AliasChoices("dataset_subdirs", "apheris_dataset_subdirs")),
+    ]
+    checkpoint_name: Literal["checkpoint_final.pth", "checkpoint_best.pth"] = "checkpoint_final.pth"
+
+    @property
+    def earlier_run(self) -> str | None:
+        """The id of the run whose results are used; None for a model that lies at each Trust."""
+        named = _earlier_run(self.checkpoint_path)
+        return named[1] if named else None
+
+
+class EarlierResults(BaseModel):
+    """The results of a finished run whose model a prediction uses, by the digest of their zip."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: RunId
+    digest: Sha256
 
 
 class Resources(BaseModel):
@@ -56,7 +116,8 @@ class RunQueued(Event, topic=RUN, version=1):
     """A researcher initiated training; the run waits for a net.
 
     At least `minimum_trusts` of `trusts` have to take part; None means all. `virtual_time` is that of the queue when
-    the run came: see `flip_scheduler.fairness`.
+    the run came: see `flip_scheduler.fairness`. `earlier` is what a prediction takes its model from, if not from a
+    path at each Trust.
     """
 
     run_id: RunId
@@ -70,6 +131,7 @@ class RunQueued(Event, topic=RUN, version=1):
     resources: Resources = Resources()
     virtual_time: int = 0
     aggregation_weights: AggregationWeights = Field(default_factory=dict[TrustCode, float])
+    earlier: EarlierResults | None = None
 
 
 class RunPrioritised(Event, topic=RUN, version=1):
@@ -104,6 +166,7 @@ class RunAssigned(Event, topic=RUN, version=1):
     virtual_start: int = 0
     virtual_finish: int = 0
     aggregation_weights: AggregationWeights = Field(default_factory=dict[TrustCode, float])
+    earlier: EarlierResults | None = None
 
 
 class RunRequeued(Event, topic=RUN, version=1):

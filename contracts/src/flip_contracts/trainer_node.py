@@ -10,7 +10,7 @@ from flip_contracts.scheduler import Checkpoint, Resources
 from flip_contracts.topics import NET, TRAINING, TRAINING_COMMANDS, TRAINING_REPORTS, WORKER_REPORTS
 
 NetState = Literal["starting", "free", "assigned", "running", "cleaning"]
-Stage = Literal["preparing", "fingerprint", "planning", "preprocessing", "training", "collecting"]
+Stage = Literal["preparing", "fingerprint", "planning", "preprocessing", "training", "predicting", "collecting"]
 
 
 class NetFree(Event, topic=NET, version=1):
@@ -39,7 +39,10 @@ class NetHeartbeat(Event, topic=NET, version=1):
 
 
 class RunPrepared(Event, topic=TRAINING, version=1):
-    """A Trust built the run's data set from its frozen cohort and checked it."""
+    """A Trust built the run's data set from its frozen cohort and checked it.
+
+    `cohort_digest` is over the project and the members of the cohort as they were then.
+    """
 
     run_id: RunId
     project_id: ProjectId
@@ -47,6 +50,7 @@ class RunPrepared(Event, topic=TRAINING, version=1):
     trust: TrustCode
     cases: int
     dataset_digest: Sha256
+    cohort_digest: Sha256 | None = None
 
 
 class StageReached(Event, topic=TRAINING, version=1):
@@ -105,7 +109,7 @@ class ContributionExcluded(Event, topic=TRAINING, version=1):
 
 
 class MetricReported(Event, topic=TRAINING, version=1):
-    """A metric of one Trust in one round."""
+    """A metric of one Trust in one round. A prediction has no rounds; its scores are told with round 0."""
 
     run_id: RunId
     project_id: ProjectId
@@ -117,7 +121,10 @@ class MetricReported(Event, topic=TRAINING, version=1):
 
 
 class ResultsCollected(Event, topic=TRAINING, version=1):
-    """The run's model folder is zipped in the object store, not yet scanned."""
+    """The run's results are zipped in the object store, not yet scanned.
+
+    `seal` is the digest of the seal in the zip, which has those of all its files.
+    """
 
     run_id: RunId
     project_id: ProjectId
@@ -127,6 +134,7 @@ class ResultsCollected(Event, topic=TRAINING, version=1):
     name: str
     digest: Sha256
     size_bytes: int
+    seal: Sha256 | None = None
 
 
 class AttemptEnded(Event, topic=TRAINING, version=1):
@@ -169,6 +177,7 @@ class TrustPreparedRun(Report, topic=TRAINING_REPORTS, version=1):
     attempt: int
     cases: int
     dataset_digest: Sha256
+    cohort_digest: Sha256 | None = None
 
 
 class TrustRefusedRun(Report, topic=TRAINING_REPORTS, version=1):

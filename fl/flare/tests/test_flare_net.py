@@ -6,7 +6,9 @@ The tests go in order and share one net, as a long-lived net takes one run after
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,13 @@ import pytest
 import SimpleITK
 from flip_flare.testing import TRUSTS, LocalNet, wait_until
 from flip_nnunet.federation import federate
-from flip_nnunet.job import Job
+from flip_nnunet.inference import infer
+from flip_nnunet.job import InferenceJob, Job
 from flip_nnunet.keeper import processes_of
 from flip_nnunet.message import Answers, Message
+from flip_nnunet.operations import Operations
+from flip_nnunet.predict import Predictor
+from flip_nnunet.seal import check
 from flip_nnunet.store import FolderStore
 from flip_nnunet.worker import Worker
 
@@ -53,6 +59,12 @@ def job_of(run_id: str, *, first_round: int = 0, iterations: int = 2) -> dict[st
             "intensity_voxels": 100_000,
         },
     }
+
+
+def prediction_of(run_id: str) -> dict[str, Any]:
+    """A prediction with the model of the run `whole`."""
+    payload = {"mode": "inference", "checkpoint_path": "run:whole", "dataset_subdirs": {"1": "imagesTr"}}
+    return {"run_id": run_id, "payload": {**payload, "device": "cpu"}, "profile": job_of(run_id)["profile"]}
 
 
 def write_dataset(runs: Path, site: str, run_id: str) -> Path:
@@ -96,7 +108,7 @@ def ending(net: LocalNet, run_id: str) -> dict[str, Any]:
 class LocalSites:
     """The same workers without a net, one after the other in this process: the reference."""
 
-    def __init__(self, workers: dict[str, Worker]) -> None:
+    def __init__(self, workers: Mapping[str, Operations]) -> None:
         self._workers = workers
 
     def names(self) -> list[str]:
@@ -137,6 +149,40 @@ def test_a_run_over_mtls_gives_the_plan_and_the_very_weights_of_a_run_without_a_
     assert [event["round"] for event in net.events("whole", "round-complete")] == [0, 1]
     assert net.submit(job_of("whole")) == job, "also after its end"
     assert [event["seq"] for event in net.events("whole")] == list(range(1, len(net.events("whole")) + 1))
+
+
+@pytest.mark.requirement("NNU-7")
+@pytest.mark.requirement("NNU-8")
+@pytest.mark.requirement("NNU-10")
+def test_a_prediction_gives_the_masks_and_scores_of_one_without_a_net_and_masks_of_the_site_alone_that_gives_them(
+    net: LocalNet, tmp_path: Path
+):
+    prepare(net, "predicted")
+    for folder in (net.hub / "predicted", tmp_path):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ending(net, "whole")["archive"], folder / "earlier.zip")
+    assert net.wait_for_end(net.submit(prediction_of("predicted"))) == "completed"
+    last = ending(net, "predicted")
+    assert last["kind"] == "finished", last
+    sealed, digest = check(Path(last["archive"]))
+    assert digest == last["seal_sha256"]
+
+    asked = InferenceJob.model_validate(prediction_of("predicted"))
+    predictors = {
+        site: Predictor(net.runs / site / "predicted", tmp_path / site, asked, 1, "masks", None) for site in TRUSTS
+    }
+    outcome = infer(LocalSites(predictors), asked, FolderStore(tmp_path), lambda _: None)
+    expected, _ = check(outcome.results.archive)
+    masks = "predictions/KCH/Dataset001.zip"
+    assert set(sealed["digests"]["files"]) == {"predictions/scores.json", masks}
+    assert sealed["digests"]["files"][masks] == expected["digests"]["files"][masks]
+    assert sealed["model"] == expected["model"]
+    [told] = net.events("predicted", "predicted")
+    with zipfile.ZipFile(outcome.results.archive) as results:
+        scores = json.loads(results.read("predictions/scores.json"))["1"]
+    assert {site: each["scores"] for site, each in told["sites"].items()} == {
+        site: each["scores"] for site, each in scores.items()
+    }
 
 
 def test_an_attempt_submitted_with_another_job_is_refused(net: LocalNet):

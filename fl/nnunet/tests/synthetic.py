@@ -62,7 +62,7 @@ def _blobs(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.uint8
     label = np.zeros(shape, np.uint8)
     grid = np.stack(np.meshgrid(*[np.arange(edge) for edge in shape], indexing="ij"), -1)
     for value in (1, 2):
-        centre = rng.uniform(0.3, 0.7, len(shape)) * shape
-        radius = rng.uniform(0.14, 0.24) * min(shape)
-        label[((grid - centre) ** 2).sum(-1) < radius**2] = value
+        centre = rng.uniform(0.3, 0.7, len(shape))
+        radius = rng.uniform(0.14, 0.24)
+        label[((grid / shape - centre) ** 2).sum(-1) < radius**2] = value
     return label

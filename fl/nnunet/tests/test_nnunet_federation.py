@@ -10,17 +10,20 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 from flip_nnunet.aggregation import TooFewContributions
+from flip_nnunet.dataset import RawDataset
 from flip_nnunet.federation import JobUnfit, Outcome, PlansDiffer, SchemasDiffer, federate
 from flip_nnunet.job import Job
 from flip_nnunet.local import LocalSites
 from flip_nnunet.message import NO_ANSWER, Json, Message, SiteFailure, SitesFailed, canonical_json
 from flip_nnunet.payload import ComputeProfile, TrainingPayload
+from flip_nnunet.seal import check
 from flip_nnunet.store import FolderStore
 from synthetic import Family, write_dataset
 from workers_here import WorkersHere
@@ -38,6 +41,8 @@ TINY = ComputeProfile(
 )
 FAMILIES = {"KCH": Family(1, 4), "UCLH": Family(2, 5, (1.1, 1.1, 1.4), (24, 26, 20), shift=20, scale=1.3)}
 
+COHORTS = {"KCH": "c" * 64, "UCLH": "d" * 64}
+
 
 def job(rounds: int = 2, start: int = 0, **changes: object) -> Job:
     payload = {"mode": "training", "num_rounds": rounds, "dataset_id": 5, "model_configuration": "2d", "device": "cpu"}
@@ -47,6 +52,7 @@ def job(rounds: int = 2, start: int = 0, **changes: object) -> Job:
         "payload": TrainingPayload.model_validate({**payload, "starting_fed_round": start}),
         "profile": TINY,
         "seed": 7,
+        "cohorts": COHORTS,
     }
     return Job.model_validate(fields | changes)
 
@@ -63,6 +69,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 class Ran:
     outcome: Outcome
     events: list[Json]
+    data: dict[str, Path]
     work: Path
 
     def told(self, kind: str) -> list[Json]:
@@ -79,7 +86,7 @@ def run(data: dict[str, Path], work: Path, asked: Job) -> Ran:
     events: list[Json] = []
     with LocalSites(data, work, asked, minimum_cases=3) as sites:
         outcome = federate(sites, asked, FolderStore(work / "hub"), events.append)
-    return Ran(outcome, events, work)
+    return Ran(outcome, events, data, work)
 
 
 @pytest.mark.requirement("NNU-4")
@@ -106,7 +113,7 @@ def test_a_run_tells_its_stages_and_every_round_in_order(trained: Ran):
 
 @pytest.mark.requirement("NNU-5")
 def test_plain_nnunet_predicts_with_the_unzipped_results(trained: Ran, data: dict[str, Path], tmp_path: Path):
-    with zipfile.ZipFile(trained.outcome.archive) as archive:
+    with zipfile.ZipFile(trained.outcome.results.archive) as archive:
         archive.extractall(tmp_path / "results")
     image = next((data["KCH"] / "nnUNet_raw").rglob("imagesTr/*_0000.nii.gz"))
     (tmp_path / "in").mkdir()
@@ -125,18 +132,25 @@ def test_plain_nnunet_predicts_with_the_unzipped_results(trained: Ran, data: dic
     assert nibabel.load(predicted).shape == nibabel.load(image).shape  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@pytest.mark.requirement("NNU-5")
-def test_the_seal_names_every_file_seed_and_round(trained: Ran):
-    with zipfile.ZipFile(trained.outcome.archive) as archive:
+@pytest.mark.requirement("FILE-6")
+def test_the_seal_in_the_zip_names_data_cohorts_software_seed_rounds_and_every_file(trained: Ran):
+    with zipfile.ZipFile(trained.outcome.results.archive) as archive:
         names = archive.namelist()
-        model = "Dataset005_brains/nnUNetTrainer__nnUNetPlans__2d"
-        seal = json.loads(archive.read(f"{model}/seal.json"))
-    assert set(names) == {*seal["digests"]["files"], f"{model}/seal.json"}
+    sealed, digest = check(trained.outcome.results.archive)
+    model = "Dataset005_brains/nnUNetTrainer__nnUNetPlans__2d"
+    assert set(names) == {*sealed["digests"]["files"], f"{model}/seal.json"}
     assert {f"{model}/plans.json", f"{model}/dataset.json", f"{model}/fold_all/checkpoint_final.pth"} <= set(names)
-    assert seal["digests"]["plan"] == trained.outcome.plan_digest
-    assert seal["digests"]["weights"] == seal["rounds"]["1"] == trained.outcome.weights_digest
-    assert seal["job"]["seed"] == 7
-    assert seal["cases"] == {"KCH": 4, "UCLH": 5}
+    assert sealed["digests"]["plan"] == trained.outcome.plan_digest
+    assert sealed["digests"]["weights"] == sealed["rounds"]["1"] == trained.outcome.weights_digest
+    assert sealed["job"]["seed"] == 7
+    assert {site: told["cases"] for site, told in sealed["sites"].items()} == {"KCH": 4, "UCLH": 5}
+    assert {site: told["cohort"] for site, told in sealed["sites"].items()} == COHORTS
+    raw = RawDataset.find(trained.data["KCH"] / "nnUNet_raw", 5)
+    assert sealed["sites"]["KCH"]["data"] == raw.digest() != sealed["sites"]["UCLH"]["data"]
+    for versions in (sealed["hub"]["versions"], *(told["versions"] for told in sealed["sites"].values())):
+        assert versions["nnunetv2"] == version("nnunetv2")
+        assert {"python", "torch", "numpy", "flip-nnunet"} <= versions.keys()
+    assert trained.told("exported")[0]["seal_sha256"] == trained.outcome.facts()["seal_sha256"] == digest
 
 
 @pytest.mark.requirement("NNU-9")
@@ -178,7 +192,7 @@ def test_preprocessed_data_are_reused_by_another_run_and_never_leave_the_site(
 def test_direct_calls_and_spawned_processes_give_the_same_weights(trained: Ran, data: dict[str, Path], tmp_path: Path):
     outcome = federate(WorkersHere(data, tmp_path, job()), job(), FolderStore(tmp_path / "hub"), lambda _: None)
     assert outcome.weights_digest == trained.outcome.weights_digest
-    assert outcome.archive_sha256 == trained.outcome.archive_sha256
+    assert outcome.results.sha256 == trained.outcome.results.sha256
 
 
 @pytest.mark.requirement("NNU-9")
@@ -204,7 +218,7 @@ def test_the_order_of_regions_survives_a_transport_that_sorts_keys(tmp_path: Pat
 
     sites = WorkersHere({"KCH": tmp_path / "KCH"}, tmp_path / "work", job(rounds=1), change=sort_keys)
     outcome = federate(sites, job(rounds=1), FolderStore(tmp_path / "hub"), lambda _: None)
-    with zipfile.ZipFile(outcome.archive) as archive:
+    with zipfile.ZipFile(outcome.results.archive) as archive:
         exported = json.loads(archive.read("Dataset005_brains/nnUNetTrainer__nnUNetPlans__2d/dataset.json"))
     assert list(exported["labels"].items()) == list(labels.items())
 
@@ -221,7 +235,7 @@ def test_a_fold_of_3d_fullres_on_float_images_of_two_channels_is_trained_and_exp
     )
     asked = job(payload=payload)
     outcome = federate(WorkersHere(places, tmp_path / "work", asked), asked, FolderStore(tmp_path), lambda _: None)
-    with zipfile.ZipFile(outcome.archive) as archive:
+    with zipfile.ZipFile(outcome.results.archive) as archive:
         names = set(archive.namelist())
     assert "Dataset005_brains/nnUNetTrainer__nnUNetPlans__3d_fullres/fold_2/checkpoint_final.pth" in names
 

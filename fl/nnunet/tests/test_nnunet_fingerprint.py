@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,20 +13,19 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from flip_nnunet.fingerprint import HISTOGRAM_SIZE, Ask, Fingerprint, federated_fingerprint
 from flip_nnunet.job import Job
-from flip_nnunet.message import Json, Message, SiteFailed, digest
+from flip_nnunet.message import Json, Message, SiteFailed, digest, settle
 from flip_nnunet.nnunet import nnunet_environment
 from flip_nnunet.orders import BINS
-from flip_nnunet.payload import DEMO, TrainingPayload
+from flip_nnunet.payload import DEMO, ComputeProfile, TrainingPayload
 from flip_nnunet.plan import make_plan
-from flip_nnunet.worker import Worker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from synthetic import Family, write_dataset
 from workers_here import WorkersHere
 
@@ -36,6 +36,7 @@ PAYLOAD = TrainingPayload.model_validate(
     {"mode": "training", "num_rounds": 1, "dataset_id": 5, "model_configuration": "2d", "device": "cpu"}
 )
 JOB = Job(run_id="run", dataset_name=NAME, payload=PAYLOAD, profile=PROFILE, seed=1)
+UNCAPPED = JOB.model_copy(update={"profile": ComputeProfile(name="uncapped", intensity_voxels=VOXELS)})
 
 INTEGER = (Family(1, 3), Family(2, 5, (1.1, 1.1, 3.5), (20, 28, 16), shift=20, scale=1.3))
 FLOAT = (Family(3, 3, integer=False, channels=2), Family(4, 4, shift=-7.3, integer=False, channels=2))
@@ -62,15 +63,21 @@ def asking(sites: WorkersHere) -> Ask:
 
 def pooled_by_nnunet(folder: Path, families: tuple[Family, ...]) -> Json:
     """What nnU-Net's own extractor finds in all cases together, drawing as many voxels as the federation."""
-    dataset = write_dataset(folder / "nnUNet_raw", NAME, *families)
+    write_dataset(folder / "nnUNet_raw", NAME, *families)
+    found = extract_by_nnunet(folder)
+    assert len(found["spacings"]) == sum(family.cases for family in families)
+    return found
+
+
+def extract_by_nnunet(folder: Path) -> Json:
+    """The fingerprint of the data set in `folder`, by nnU-Net's own extractor."""
     with nnunet_environment(folder / "nnUNet_raw", folder / "pre", folder / "res", 1):
         extractor = DatasetFingerprintExtractor(NAME, 1)
         extractor.num_foreground_voxels_for_intensitystats = VOXELS
         extractor.show_progress_bar = False
         threads = SimpleNamespace(Pool=ThreadPool)  # its own spawned processes would only import torch once more
         with mock.patch.object(multiprocessing, "get_context", return_value=threads):
-            found = extractor.run()
-    assert len(found["spacings"]) == len(list((dataset / "labelsTr").iterdir()))
+            extractor.run()
     return json.loads((folder / "pre" / NAME / "dataset_fingerprint.json").read_text())
 
 
@@ -159,9 +166,8 @@ def test_a_site_below_its_threshold_answers_nothing_and_does_not_tell_its_count(
     assert worker.handle("describe", Message()).meta["failure"]["code"] == "too-few-cases"
 
 
-# --- many federations, by their geometry alone ----------------------------------------------------------------------
+# --- many federations, of cases that have no images but what nnU-Net would read of them -----------------------------
 
-Geometry = list[tuple[np.ndarray, np.ndarray]]
 BASES = {
     "isotropic": ((1.0, 1.0, 1.0), (160, 160, 160)),
     "thick slices first": ((5.0, 0.8, 0.8), (24, 320, 320)),
@@ -170,78 +176,105 @@ BASES = {
 }
 
 
+@dataclass(frozen=True)
+class Case:
+    """What nnU-Net finds in a case: `voxels` is the foreground, a row a channel, float32 as its readers give it."""
+
+    spacing: tuple[float, ...]
+    shape: tuple[int, ...]
+    relative_size: float
+    voxels: np.ndarray
+
+    def analysed(self, draws: int) -> tuple[object, ...]:
+        """As `DatasetFingerprintExtractor.analyze_case` answers."""
+        drawn = np.random.RandomState(1234).choice(self.voxels.shape[1], draws, replace=True)
+        return self.shape, list(self.spacing), list(self.voxels[:, drawn]), None, self.relative_size
+
+
 @st.composite
-def geometries(draw: st.DrawFn) -> Geometry:
+def federations(draw: st.DrawFn) -> list[list[Case]]:
+    """The cases of two to five sites, isotropic or not, of integers or floats, with one or two channels."""
     spacing, shape = BASES[draw(st.sampled_from(sorted(BASES)))]
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    sites: Geometry = []
+    channels, integer = draw(st.integers(1, 2)), draw(st.booleans())
+    sites: list[list[Case]] = []
     for cases in draw(st.lists(st.integers(1, 24), min_size=2, max_size=5)):
-        size = rng.uniform(0.6, 1.6, (cases, 1))
-        spacings = np.float32(np.array(spacing) * size * rng.uniform(0.9, 1.1, (cases, 3))).astype(np.float64)
-        sizes = rng.uniform(0.6, 1.5, (cases, 1)) * rng.uniform(0.9, 1.1, (cases, 3))
-        sites.append((spacings, np.maximum(1, np.round(np.array(shape) * sizes)).astype(np.int64)))  # pyright: ignore[reportArgumentType]
+        shift, scale = rng.uniform(-50, 50), rng.uniform(0.7, 1.4)
+        site: list[Case] = []
+        for _ in range(cases):
+            zoom, size = rng.uniform(0.6, 1.6), rng.uniform(0.6, 1.5)
+            voxels = rng.gamma(2.0, 80.0, (channels, 400)) * scale + shift
+            site.append(
+                Case(
+                    tuple((np.array(spacing) * zoom * rng.uniform(0.9, 1.1, 3)).astype(np.float32).tolist()),
+                    tuple(max(1, round(edge)) for edge in np.array(shape) * size * rng.uniform(0.9, 1.1, 3)),
+                    float(rng.uniform(0.6, 1.0)),
+                    (np.round(voxels) if integer else voxels).astype(np.float32),
+                )
+            )
+        sites.append(site)
     return sites
 
 
+def write_empty_dataset(folder: Path, cases: dict[str, Case], *, listed: bool) -> None:
+    """A data set without content. `listed`: its files are named, or nnU-Net starts 12 processes to find them."""
+    channels = next(iter(cases.values())).voxels.shape[0]
+    files: Json = {}
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    for name in cases:
+        label = folder / "labelsTr" / f"{name}.nii.gz"
+        images = [folder / "imagesTr" / f"{name}_{channel:04d}.nii.gz" for channel in range(channels)]
+        for file in (label, *images):
+            file.touch()
+        files[name] = {"images": [str(image) for image in images], "label": str(label)}
+    description = {
+        "channel_names": {str(channel): "CT" if channel == 0 else "MRI" for channel in range(channels)},
+        "labels": {"background": 0, "organ": 1},
+        "numTraining": len(cases),
+        "file_ending": ".nii.gz",
+        "overwrite_image_reader_writer": "SimpleITKIO",
+        **({"dataset": files} if listed else {}),
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+
+
 @pytest.mark.requirement("NNU-1")
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(geometries())
-def test_the_synopsis_tells_nnunet_what_all_cases_would(
-    site_with_geometry: Callable[[Geometry], WorkersHere], geometry: Geometry
+@pytest.mark.requirement("NNU-2")
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(federations())
+def test_a_random_federation_plans_as_nnunet_does_on_the_pooled_data(
+    tmp_path_factory: pytest.TempPathFactory, federation: list[list[Case]]
 ):
-    sites = site_with_geometry(geometry)
-    cases = sum(len(spacings) for spacings, _ in geometry)
-    found = federated_fingerprint(asking(sites), cases, 1, cases)
-    spacings = np.concatenate([spacings for spacings, _ in geometry])
-    shapes = np.concatenate([shapes for _, shapes in geometry])
+    folder = tmp_path_factory.mktemp("federation")
+    sites = {
+        f"SITE{number}": {f"case_{number}_{case:03d}": found for case, found in enumerate(cases)}
+        for number, cases in enumerate(federation)
+    }
+    for site, cases in sites.items():
+        write_empty_dataset(folder / site / "nnUNet_raw" / f"Dataset005_own_{site}", cases, listed=False)
+    pooled = {name: case for cases in sites.values() for name, case in cases.items()}
+    write_empty_dataset(folder / "pooled" / "nnUNet_raw" / NAME, pooled, listed=True)
 
-    def target(all_spacings: object, all_shapes: object) -> np.ndarray:
-        planner = object.__new__(ExperimentPlanner)
-        planner.overwrite_target_spacing = None  # pyright: ignore[reportAttributeAccessIssue]
-        planner.anisotropy_threshold = 3
-        planner.dataset_fingerprint = {"spacings": all_spacings, "shapes_after_crop": all_shapes}
-        return planner.determine_fullres_target_spacing()
+    def analysed(_images: list[str], label: str, _reader: object, draws: int) -> tuple[object, ...]:
+        return pooled[Path(label).name.removesuffix(".nii.gz")].analysed(draws)
 
-    expected_target = target(list(spacings), list(shapes))
-    content = found.content
-    np.testing.assert_array_equal(target(content["spacings"], content["shapes_after_crop"]), expected_target)
-    np.testing.assert_array_equal(np.median(content["spacings"], 0), np.median(spacings, 0))
-    np.testing.assert_array_equal(np.median(content["shapes_after_crop"], 0), np.median(shapes, 0))
-    new_shapes = [
-        compute_new_shape(shape, spacing, expected_target) for shape, spacing in zip(shapes, spacings, strict=True)
-    ]
-    np.testing.assert_array_equal(found.median_new_shape, np.median(new_shapes, 0))
-
-
-@pytest.fixture
-def site_with_geometry(tmp_path: Path) -> Callable[[Geometry], WorkersHere]:
-    """Sites whose drawn statistics are the given geometry and one voxel a case."""
-
-    def make(geometry: Geometry) -> WorkersHere:
-        sites = WorkersHere({}, tmp_path, JOB)
-        for number, (spacings, shapes) in enumerate(geometry):
-            data, work = tmp_path / f"data{number}", tmp_path / f"work{number}"
-            if not data.exists():
-                write_dataset(data / "nnUNet_raw", "Dataset005_x", Family(number, 1, shape=(8, 8, 8)))
-            drawn = work / "runs" / JOB.run_id / "statistics"
-            drawn.mkdir(parents=True, exist_ok=True)
-            np.savez(drawn / "geometry.npz", spacings=spacings, shapes=shapes, relative_sizes=np.ones(len(shapes)))
-            (drawn / "channel_0.float32").write_bytes(np.arange(len(shapes), dtype=np.float32).tobytes())
-            sites.workers[f"SITE{number}"] = _DrawnWorker(f"SITE{number}", data, work, JOB, 1)
-        return sites
-
-    return make
-
-
-class _DrawnWorker(Worker):
-    """A worker whose images have been read before."""
-
-    def statistics(self, message: Message) -> Message:
-        summaries = list(self._statistics().summaries())
-        return Message(
-            {"channels": [summary for summary, _ in summaries]},
-            {f"histogram/{i}": histogram for i, (_, histogram) in enumerate(summaries) if histogram is not None},
-        )
+    with mock.patch.object(DatasetFingerprintExtractor, "analyze_case", analysed):
+        here = WorkersHere({site: folder / site for site in sites}, folder / "work", UNCAPPED)
+        fingerprint, cases = fingerprint_of(here)
+        extract_by_nnunet(folder / "pooled")
+    with torch.device("meta"):  # planning builds networks only to measure them
+        question = Message({"fingerprint": fingerprint.as_json(), "cases": cases})
+        [reply] = settle("plan", here.ask("plan", question, ["SITE0"])).values()
+        expected = plan_by_nnunet(folder / "pooled")
+    found = reply.meta["plan"]
+    key = "foreground_intensity_properties_per_channel"
+    assert {**found, key: None} == {**expected, key: None}
+    assert found[key].keys() == expected[key].keys()
+    for channel, pooled_channel in expected[key].items():
+        for name, value in pooled_channel.items():
+            close = pytest.approx(value, rel=1e-6) if name in ("mean", "std") else value
+            assert found[key][channel][name] == close, (channel, name)
 
 
 @pytest.mark.requirement("NNU-4")

@@ -11,6 +11,7 @@ from flip_contracts.base import Message, ModelId, ProjectId, RunId
 from flip_contracts.projects import Framework
 from flip_contracts.scheduler import (
     Checkpoint,
+    EarlierResults,
     NetDraining,
     NetLost,
     NetUndrained,
@@ -34,6 +35,8 @@ from hypothesis import strategies as st
 RUN, PROJECT, MODEL = RunId(UUID(int=1)), ProjectId(UUID(int=2)), ModelId(UUID(int=3))
 NNUNET = Model(MODEL, PROJECT, "nvflare", "nnunet")
 PAYLOAD = {"mode": "training", "num_rounds": 20, "dataset_id": 7, "model_configuration": "2d", "device": "cpu"}
+PREDICTION = {"mode": "inference", "checkpoint_path": f"run:{RUN}", "dataset_subdirs": {"7": "imagesTr"}}
+EARLIER = EarlierResults(run_id=RUN, digest="b" * 64)
 LABELS = {"striatum": 1, "thalamus": 2}
 READY = Readiness(frozenset({"KCH", "UCLH"}), frozenset({"KCH", "UCLH"}), {"KCH": LABELS, "UCLH": LABELS}, True)
 ROUND_3 = Checkpoint(round=3, object="runs/1/rounds/3.npz", digest="a" * 64)
@@ -153,7 +156,7 @@ def test_a_project_that_no_trust_approved_can_not_train() -> None:
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"mode": "inference"}, "payload.mode"),
+        ({"mode": "tuning"}, "payload.mode"),
         ({"model_configuration": "3d_cascade_fullres"}, "payload.model_configuration"),
         ({"dataset_id": 1000}, "payload.dataset_id"),
         ({"trainer_name": "os.system"}, "payload.trainer_name"),
@@ -167,6 +170,43 @@ def test_a_wrong_field_of_the_payload_is_named(change: Mapping[str, Any], field:
     with pytest.raises(Refused) as caught:
         domain.initiate(RUN, NNUNET, READY, Request({**PAYLOAD, **change}))
     assert {each["field"] for each in caught.value.facts["missing"]} == {field}
+
+
+@pytest.mark.requirement("NNU-7")
+def test_a_prediction_needs_images_but_no_labels() -> None:
+    unlabelled = Readiness(READY.approved, READY.imported, {}, False)
+    queued = domain.initiate(RUN, NNUNET, unlabelled, Request(PREDICTION, earlier=EARLIER))
+    assert (queued.payload["checkpoint_name"], queued.earlier) == ("checkpoint_final.pth", EARLIER)
+    assert domain.assign(Run("queued", queued), place(1), None).earlier == EARLIER
+    assert queued.resources == Resources(gpus=1)
+    with pytest.raises(Refused) as caught:
+        domain.initiate(RUN, NNUNET, Readiness(READY.approved, frozenset(), {}, False), Request(PREDICTION))
+    assert "images-not-ready" in {each["code"] for each in caught.value.facts["missing"]}
+
+
+@pytest.mark.requirement("NNU-7")
+@pytest.mark.parametrize(
+    ("change", "asked", "field"),
+    [
+        ({"checkpoint_path": f"run:{RUN}"}, {}, "payload.checkpoint_path"),
+        ({"dataset_subdirs": {"7": "imagesTr", "8": "imagesTr"}}, {}, "payload.dataset_subdirs"),
+        ({"dataset_subdirs": {"7": "../x"}}, {}, "payload.dataset_subdirs"),
+        ({"num_rounds": 3}, {}, "payload.num_rounds"),
+        ({}, {"aggregation_weights": {"KCH": 1.0}}, "aggregation_weights"),
+        ({}, {"resources": Resources(memory_mib=1)}, "resources.gpus"),
+    ],
+)
+def test_a_wrong_field_of_a_prediction_is_named(change: Mapping[str, Any], asked: dict[str, Any], field: str) -> None:
+    with pytest.raises(Refused) as caught:
+        domain.initiate(RUN, NNUNET, READY, Request({**PREDICTION, "checkpoint_path": "m", **change}, **asked))
+    assert {each["field"] for each in caught.value.facts["missing"]} == {field}
+
+
+@pytest.mark.requirement("NNU-7")
+@pytest.mark.parametrize("payload", [PAYLOAD, {}, PREDICTION | {"checkpoint_path": "m"}, PREDICTION | {"x": 1}])
+def test_a_payload_names_an_earlier_run_only_where_it_does(payload: Mapping[str, Any]) -> None:
+    assert domain.earlier_run(PREDICTION) == RUN
+    assert domain.earlier_run(payload) is None
 
 
 def test_a_job_that_no_net_runs_is_refused_by_name() -> None:

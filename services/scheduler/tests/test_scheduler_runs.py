@@ -26,7 +26,16 @@ from flip_contracts.projects import (
     ProjectCreated,
     ProjectStaged,
 )
-from flip_contracts.scheduler import Checkpoint, NetLost, Resources, RunAssigned, RunFailed, RunRequeued, RunStopping
+from flip_contracts.scheduler import (
+    Checkpoint,
+    EarlierResults,
+    NetLost,
+    Resources,
+    RunAssigned,
+    RunFailed,
+    RunRequeued,
+    RunStopping,
+)
 from flip_contracts.trainer_node import (
     AttemptEnded,
     MetricReported,
@@ -45,6 +54,7 @@ from flip_scheduler.settings import SchedulerSettings
 pytestmark = pytest.mark.parts
 
 PAYLOAD = {"mode": "training", "num_rounds": 2, "dataset_id": 7, "model_configuration": "2d", "device": "cpu"}
+PREDICTION = {"mode": "inference", "device": "cpu", "dataset_subdirs": {"7": "imagesTr"}}
 DIGEST = "c" * 64
 
 
@@ -276,6 +286,21 @@ async def test_a_run_goes_from_the_queue_through_a_net_to_its_results(world: Wor
     ]
     stop = await world.http.post(f"/api/scheduler/runs/{first['run_id']}/stop", headers=headers)
     assert (stop.status_code, stop.json()["code"]) == (409, "run-can-not-be-stopped")
+
+    named = {"payload": PREDICTION | {"checkpoint_path": f"run:{second['run_id']}"}}
+    refused = await world.http.post("/api/scheduler/runs", headers=headers, json=world.request(model) | named)
+    assert [each["field"] for each in refused.json()["missing"]] == ["payload.checkpoint_path"], "it has no results"
+    named = {"payload": PREDICTION | {"checkpoint_path": f"run:{first['run_id']}"}}
+    prediction = await world.initiate(model, headers, **named)
+    await world.free(2)
+    given = await world.assigned(prediction)
+    assert given.earlier == EarlierResults(run_id=run.run_id, digest=DIGEST)
+    await world.node.say(StageReached(**of(given), stage="predicting"))
+    await world.run_is(prediction, headers, state="predicting")
+    other, headers = await world.ready_model()
+    await world.initiate(other, headers)
+    refused = await world.http.post("/api/scheduler/runs", headers=headers, json=world.request(other) | named)
+    assert [each["field"] for each in refused.json()["missing"]] == ["payload.checkpoint_path"], "of another project"
 
 
 @pytest.mark.requirement("RUN-2")

@@ -1,4 +1,5 @@
 import hashlib
+import io
 import json
 import random
 import sys
@@ -13,7 +14,7 @@ from flip_chassis.database import connect
 from flip_chassis.ids import uuid7
 from flip_chassis.testing import Speaker, eventually, said, settings_for, speaking
 from flip_contracts.base import ModelId, ProjectId, RunId
-from flip_contracts.scheduler import Checkpoint, Resources, RunAssigned, RunFinished, RunStopping
+from flip_contracts.scheduler import Checkpoint, EarlierResults, Resources, RunAssigned, RunFinished, RunStopping
 from flip_contracts.trainer_node import (
     AttemptEnded,
     ContributionExcluded,
@@ -52,6 +53,14 @@ PAYLOAD = {
     "trainer_name": "nnUNetTrainer",
     "epochs_per_round": 1,
     "starting_fed_round": 0,
+}
+PREDICTION = {
+    "mode": "inference",
+    "checkpoint_path": "run:earlier",
+    "fold_id": "all",
+    "device": "cpu",
+    "dataset_subdirs": {"7": "imagesTr"},
+    "checkpoint_name": "checkpoint_final.pth",
 }
 DIGEST = "d" * 64
 
@@ -157,7 +166,7 @@ class Net:
         return run
 
     async def prepared(self, run: RunAssigned, trust: str) -> None:
-        report = TrustPreparedRun(**of(run), cases=12, dataset_digest=DIGEST)
+        report = TrustPreparedRun(**of(run), cases=12, dataset_digest=DIGEST, cohort_digest=sha256(trust.encode()))
         await self.trusts[trust].say(report, trust=trust)
 
     async def prepared_everywhere(self, run: RunAssigned) -> None:
@@ -211,9 +220,15 @@ class Net:
 
         await eventually(said_so)
 
+    @property
+    def store(self) -> Minio:
+        return Minio(self.s3.endpoint.removeprefix("http://"), self.s3.access_key, self.s3.secret_key, secure=False)
+
     def stored(self, name: str) -> bytes:
-        client = Minio(self.s3.endpoint.removeprefix("http://"), self.s3.access_key, self.s3.secret_key, secure=False)
-        return client.get_object(self.s3.bucket, name).read()
+        return self.store.get_object(self.s3.bucket, name).read()
+
+    def keep(self, name: str, content: bytes) -> None:
+        self.store.put_object(self.s3.bucket, name, io.BytesIO(content), len(content))
 
 
 def of(run: RunAssigned) -> dict[str, Any]:
@@ -222,6 +237,12 @@ def of(run: RunAssigned) -> dict[str, Any]:
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def last_line(archive: Path) -> dict[str, Any]:
+    """The last line of a run whose results lie at `archive`."""
+    digest = sha256(archive.read_bytes())
+    return {"kind": "finished", "archive": str(archive), "archive_sha256": digest, "seal_sha256": DIGEST}
 
 
 @pytest.fixture
@@ -288,6 +309,7 @@ async def test_a_run_is_carried_from_its_assignment_to_its_results(net: Net) -> 
             "profile": {"name": "small"},
             "seed": run.run_id.int % 2**31,
             "aggregation_weights": {},
+            "cohorts": {trust: sha256(trust.encode()) for trust in TRUSTS},
         }
 
         net.write(
@@ -308,10 +330,11 @@ async def test_a_run_is_carried_from_its_assignment_to_its_results(net: Net) -> 
             (number, sha256(content)) for number, content in enumerate(weights)
         ]
         assert [net.stored(event.checkpoint.object) for event in rounds] == weights
-        net.write(run, {"kind": "finished", "archive": str(archive), "archive_sha256": sha256(b"PK")})
+        net.write(run, last_line(archive))
         net.end_job(job, "completed")
         collected = (await net.hears(ResultsCollected))[0]
         assert (net.stored(collected.object), collected.digest) == (b"PK", sha256(b"PK"))
+        assert collected.seal == DIGEST
         assert collected.name == f"Dataset007_FLIP_2d_fold-all_2-rounds_{run.run_id}.zip"
 
         assert [command.forget for command in await net.hears(EndRun, 2)] == [False, False]
@@ -480,3 +503,58 @@ async def test_an_assignment_of_another_net_or_an_older_one_is_not_taken(net: Ne
         await net.scheduler.say(RunStopping(**of(run), net=net.name))
         await net.hears(EndRun, 2)
         assert {command.run_id for command in await net.said(PrepareRun)} == {run.run_id}
+
+
+@pytest.mark.requirement("NNU-7")
+@pytest.mark.requirement("NNU-8")
+async def test_a_prediction_takes_its_model_from_an_earlier_run_and_tells_scores_and_results(net: Net) -> None:
+    net.connect(*TRUSTS)
+    earlier = EarlierResults(run_id=RunId(uuid7()), digest=sha256(b"model"))
+    net.keep(f"runs/{earlier.run_id}/results/{earlier.digest}.zip", b"model")
+    async with net.running():
+        await net.hears(NetFree)
+        run, job = await net.started(payload=PREDICTION, earlier=earlier)
+        assert [command.payload for command in await net.said(PrepareRun)] == [PREDICTION] * 2
+        assert (net.run_folder(run) / "earlier.zip").read_bytes() == b"model"
+        submitted = net.scripted()["jobs"][job]["job"]
+        assert submitted == {
+            "run_id": str(run.run_id),
+            "payload": PREDICTION,
+            "profile": {"name": "small"},
+            "cohorts": {trust: sha256(trust.encode()) for trust in TRUSTS},
+        }
+        archive = net.run_folder(run) / "results.zip"
+        archive.write_bytes(b"PK")
+        scores = {"cases": 12, "dice": {"organ": {"cases": 12, "mean": 0.75}, "lesion": None}}
+        sites = {"KCH": {"scores": scores}, "UCLH": {"scores": None}}
+        net.write(
+            run,
+            {"kind": "predicting", "datasets": {"7": dict.fromkeys(TRUSTS, 12)}},
+            {"kind": "predicted", "dataset": "7", "sites": sites},
+            {"kind": "exported"},
+            last_line(archive),
+        )
+        net.end_job(job, "completed")
+        collected = (await net.hears(ResultsCollected))[0]
+        assert collected.name == f"Dataset007_FLIP_predictions_{run.run_id}.zip"
+        assert [event.stage for event in await net.said(StageReached)] == ["preparing", "predicting", "collecting"]
+        metrics = [(event.trust, event.name, event.value) for event in await net.said(MetricReported)]
+        assert metrics == [("KCH", "7/dice/organ", 0.75)]
+        await net.ended(run)
+
+
+@pytest.mark.requirement("NNU-7")
+@pytest.mark.parametrize("kept", [None, b"another model"])
+async def test_a_prediction_whose_model_is_not_what_it_was_fails_before_it_starts(net: Net, kept: bytes | None) -> None:
+    net.connect(*TRUSTS)
+    earlier = EarlierResults(run_id=RunId(uuid7()), digest=sha256(b"model"))
+    if kept is not None:
+        net.keep(f"runs/{earlier.run_id}/results/{earlier.digest}.zip", kept)
+    async with net.running():
+        await net.hears(NetFree)
+        run = await net.assign(payload=PREDICTION, earlier=earlier)
+        await net.prepared_everywhere(run)
+        await net.hears(EndRun, 2)
+        await net.ended(run)
+        over = (await net.hears(AttemptEnded))[0]
+        assert (over.outcome, over.reason) == ("failed", "model-missing")

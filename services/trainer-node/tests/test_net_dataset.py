@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -146,3 +147,15 @@ def test_preparing_stops_between_two_files_when_nobody_waits_for_it(request_of: 
         prepare(request_of, twice)
     assert len(calls) == 3
     assert list(request_of.run.iterdir()) == []
+
+
+@pytest.mark.requirement("NNU-8")
+def test_a_data_set_to_predict_holds_cases_without_a_label_in_a_folder_of_their_own(request_of: Request) -> None:
+    manifest = manifest_of(request_of.project)
+    manifest["cases"][3]["label"] = None
+    put(request_of, manifest)
+    prepared = prepare(replace(request_of, unlabelled=True), always)
+    folder = request_of.run / "nnUNet_raw" / "Dataset007_FLIP"
+    assert prepared.cases == CASES
+    assert [file.name for file in (folder / "imagesTs").iterdir()] == ["case003_0000.nii.gz"]
+    assert len(list((folder / "imagesTr").iterdir())) == len(list((folder / "labelsTr").iterdir())) == CASES - 1

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 TRUSTS = ("KCH", "UCLH")
 DIGEST = "e" * 64
-PAYLOAD = {"dataset_id": 7, "model_configuration": "2d", "fold_id": 0, "num_rounds": 9, "starting_fed_round": 0}
+PAYLOAD = {
+    "mode": "training",
+    "dataset_id": 7,
+    "model_configuration": "2d",
+    "fold_id": 0,
+    "num_rounds": 9,
+    "starting_fed_round": 0,
+}
 RUN = RunAssigned(
     run_id=RunId(UUID(int=1)),
     project_id=ProjectId(UUID(int=2)),
@@ -94,7 +101,7 @@ def test_a_job_that_was_handed_over_while_the_attempt_was_ended_is_known_and_can
 @pytest.mark.requirement("NNU-9")
 def test_a_resumed_run_starts_after_its_last_round_with_the_same_seed() -> None:
     resumed = RUN.model_copy(update={"checkpoint": Checkpoint(round=4, object="o", digest=DIGEST), "attempt": 3})
-    first, second = domain.job_record(RUN, {"name": "full"}), domain.job_record(resumed, {"name": "full"})
+    first, second = domain.job_record(RUN, {"name": "full"}, {}), domain.job_record(resumed, {"name": "full"}, {})
     assert first["payload"]["starting_fed_round"] == 0
     assert second["payload"]["starting_fed_round"] == 5
     assert first["seed"] == second["seed"]
@@ -103,18 +110,56 @@ def test_a_resumed_run_starts_after_its_last_round_with_the_same_seed() -> None:
 
 @pytest.mark.requirement("RUN-4")
 def test_a_round_needs_every_trust_unless_the_run_was_queued_with_a_smaller_minimum() -> None:
-    assert "minimum_sites" not in domain.job_record(RUN, {"name": "full"})
+    assert "minimum_sites" not in domain.job_record(RUN, {"name": "full"}, {})
     fewer = RUN.model_copy(update={"minimum_trusts": 1})
-    assert domain.job_record(fewer, {"name": "full"})["minimum_sites"] == 1
+    assert domain.job_record(fewer, {"name": "full"}, {})["minimum_sites"] == 1
 
 
 @pytest.mark.requirement("FILE-4")
 def test_a_trust_counts_for_what_the_run_was_queued_with() -> None:
-    assert domain.job_record(RUN, {"name": "full"})["aggregation_weights"] == {}
+    assert domain.job_record(RUN, {"name": "full"}, {})["aggregation_weights"] == {}
     weighted = RUN.model_copy(update={"aggregation_weights": {"KCH": 0.5}})
-    assert domain.job_record(weighted, {"name": "full"})["aggregation_weights"] == {"KCH": 0.5}
+    assert domain.job_record(weighted, {"name": "full"}, {})["aggregation_weights"] == {"KCH": 0.5}
 
 
 @pytest.mark.requirement("RUN-7")
 def test_results_have_a_name_that_says_what_they_are() -> None:
     assert domain.results_name(RUN) == f"Dataset007_FLIP_2d_fold-0_9-rounds_{RUN.run_id}.zip"
+
+
+PREDICTION = RUN.model_copy(
+    update={"payload": {"mode": "inference", "checkpoint_path": "m", "dataset_subdirs": {"31": "imagesTs"}}}
+)
+
+
+@pytest.mark.requirement("NNU-8")
+def test_a_prediction_is_handed_over_as_it_was_asked_for() -> None:
+    record = domain.job_record(PREDICTION, {"name": "full"}, {"KCH": DIGEST})
+    assert record == {
+        "run_id": str(PREDICTION.run_id),
+        "payload": PREDICTION.payload,
+        "profile": {"name": "full"},
+        "cohorts": {"KCH": DIGEST},
+    }
+    assert domain.dataset_of(PREDICTION.payload) == "Dataset031_FLIP"
+    assert domain.results_name(PREDICTION) == f"Dataset031_FLIP_predictions_{PREDICTION.run_id}.zip"
+
+
+@pytest.mark.requirement("FILE-6")
+def test_the_job_says_which_cohort_each_trust_prepared() -> None:
+    attempt = reduce(domain.evolve, domain.take(Attempt(), RUN), Attempt())
+    frozen = READY.model_copy(update={"cohort_digest": "c" * 64})
+    for trust, report in (("KCH", frozen), ("UCLH", READY)):
+        attempt = reduce(domain.evolve, domain.note_prepared(attempt, trust, report), attempt)
+    assert attempt.cohorts == {"KCH": "c" * 64}
+    assert domain.job_record(RUN, {"name": "full"}, attempt.cohorts)["cohorts"] == {"KCH": "c" * 64}
+
+
+@pytest.mark.requirement("FILE-6")
+def test_a_cohort_s_digest_tells_members_and_projects_apart_but_not_their_order() -> None:
+    members = [(1, "A1"), (2, None), (1, "A2")]
+    digest = domain.cohort_digest(RUN.project_id, members)
+    assert digest == domain.cohort_digest(RUN.project_id, reversed(members))
+    others = [members[:2], [*members, (3, None)], [(1, "A1"), (2, "A2"), (1, None)]]
+    assert digest not in {domain.cohort_digest(RUN.project_id, other) for other in others}
+    assert digest != domain.cohort_digest(ProjectId(UUID(int=9)), members)

@@ -19,7 +19,7 @@ from flip_chassis.ids import uuid7
 from flip_chassis.testing import Speaker, eventually, said, settings_for, speaking
 from flip_contracts.base import ModelId, ProjectId, RunId
 from flip_contracts.projects import Framework
-from flip_contracts.scheduler import RunAssigned, RunStopping, TrainingPayload
+from flip_contracts.scheduler import EarlierResults, InferencePayload, RunAssigned, RunStopping, TrainingPayload
 from flip_contracts.trainer_node import (
     AttemptEnded,
     MetricReported,
@@ -75,10 +75,29 @@ class Net:
 
     async def assign(self, project_id: ProjectId, rounds: int, run_id: RunId | None = None) -> RunAssigned:
         """Give the net a run. The number of the attempt is the framework's, so that both may train the same run."""
-        self._fencing += 1
         payload = TrainingPayload(
             mode="training", num_rounds=rounds, dataset_id=7, model_configuration="2d", device="cpu"
         )
+        return await self._assign(project_id, payload, run_id=run_id)
+
+    async def predict(self, project_id: ProjectId, earlier: EarlierResults) -> RunAssigned:
+        """Give the net a prediction with the model of an earlier run."""
+        payload = InferencePayload(
+            mode="inference",
+            checkpoint_path=f"run:{earlier.run_id}",
+            dataset_subdirs={"7": "imagesTr"},
+            device="cpu",
+        )
+        return await self._assign(project_id, payload, earlier=earlier)
+
+    async def _assign(
+        self,
+        project_id: ProjectId,
+        payload: TrainingPayload | InferencePayload,
+        run_id: RunId | None = None,
+        earlier: EarlierResults | None = None,
+    ) -> RunAssigned:
+        self._fencing += 1
         run = RunAssigned(
             run_id=run_id or RunId(uuid7()),
             project_id=project_id,
@@ -90,6 +109,7 @@ class Net:
             job="nnunet",
             trusts=frozenset(TRUSTS),
             payload=payload.model_dump(mode="json"),
+            earlier=earlier,
         )
         await self._scheduler.say(run)
         return run
@@ -196,11 +216,12 @@ async def project(
             write_project(tmp_path / trust / "data", project_id, trust)
             async with connect(cohort.owner) as db:
                 await db.execute(
-                    "CREATE SCHEMA frozen; CREATE TABLE frozen.cohort_member (project_id uuid NOT NULL);"
+                    "CREATE SCHEMA frozen; CREATE TABLE frozen.cohort_member"
+                    "(project_id uuid NOT NULL, person_id bigint NOT NULL, accession_id text);"
                     f"GRANT USAGE ON SCHEMA frozen TO {cohort.name};"
                     f"GRANT SELECT ON frozen.cohort_member TO {cohort.name}"
                 )
-                await db.execute("INSERT INTO frozen.cohort_member (project_id) VALUES ($1)", project_id)
+                await db.execute("INSERT INTO frozen.cohort_member VALUES ($1, 1, 'A1')", project_id)
         yield project_id, cohorts
 
 
@@ -256,8 +277,10 @@ async def net(
 @pytest.mark.requirement("RUN-2")
 @pytest.mark.requirement("NNU-2")
 @pytest.mark.requirement("NNU-4")
+@pytest.mark.requirement("NNU-8")
 @pytest.mark.requirement("NNU-10")
-async def test_a_run_is_trained_the_same_on_each_framework_and_another_is_stopped_leaving_no_process(
+@pytest.mark.requirement("FILE-6")
+async def test_a_run_is_trained_the_same_on_each_framework_its_model_predicts_and_another_is_stopped_leaving_no_process(
     net: Net, project: tuple[ProjectId, dict[str, Database]], s3: S3, twins: Twins
 ) -> None:
     await net.is_free(0)
@@ -283,7 +306,26 @@ async def test_a_run_is_trained_the_same_on_each_framework_and_another_is_stoppe
     assert sha256(archive.read_bytes()).hexdigest() == collected.digest
     with ZipFile(archive) as results:
         assert any(name.endswith("checkpoint_final.pth") for name in results.namelist())
+        [seal] = [results.read(name) for name in results.namelist() if name.endswith("seal.json")]
+    assert sha256(seal).hexdigest() == collected.seal
+    assert set(json.loads(seal)["sites"]["KCH"]) == {"cases", "cohort", "data", "versions"}
+    prepared = {event.trust: event.cohort_digest for event in await net.said(RunPrepared, run)}
+    assert {trust: site["cohort"] for trust, site in json.loads(seal)["sites"].items()} == prepared
     await net.is_free(run.fencing)
+
+    prediction = await net.predict(project[0], EarlierResults(run_id=run.run_id, digest=collected.digest))
+    predicted = (await net.hears(ResultsCollected, prediction))[0]
+    assert [event.stage for event in await net.said(StageReached, prediction)] == [
+        *("preparing", "predicting", "collecting")
+    ]
+    store.fget_object(s3.bucket, predicted.object, str(archive))
+    with ZipFile(archive) as results:
+        assert set(results.namelist()) == {"predictions/seal.json", "predictions/scores.json"}, "masks stay"
+        scores = json.loads(results.read("predictions/scores.json"))["7"]
+    assert {trust: (site["cases"], site["masks"]) for trust, site in scores.items()} == dict.fromkeys(
+        TRUSTS, (CASES, None)
+    )
+    await net.is_free(prediction.fencing)
 
     stopped = await net.assign(project[0], rounds=500)
     await net.hears(RoundComplete, stopped)

@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flip_contracts.scheduler import TrainingPayload
+from flip_contracts.scheduler import InferencePayload, TrainingPayload
 from pydantic import BaseModel, ValidationError
 
 TRAINER = Path(__file__).parents[3] / "fl" / "nnunet" / "src" / "flip_nnunet" / "payload.py"
 LEAST = {"mode": "training", "num_rounds": 2, "dataset_id": 7, "model_configuration": "2d"}
 
 
-def trainers_payload() -> type[BaseModel]:
+def trainers(name: str) -> type[BaseModel]:
     spec = importlib.util.spec_from_file_location("trainers_payload", TRAINER)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    model = module.TrainingPayload
+    model: type[BaseModel] = getattr(module, name)
     model.model_rebuild(_types_namespace=vars(module))
     return model
 
@@ -31,9 +31,40 @@ def schema(model: type[BaseModel]) -> dict[str, Any]:
     return {key: value for key, value in model.model_json_schema().items() if key != "description"}
 
 
+def refusals(model: type[BaseModel], payload: dict[str, Any]) -> set[tuple[Any, str]]:
+    try:
+        model.model_validate(payload)
+    except ValidationError as refused:
+        return {(error["loc"], error["msg"]) for error in refused.errors()}
+    return set()
+
+
 @pytest.mark.requirement("NNU-6")
 def test_platform_and_trainer_know_the_same_fields_bounds_and_defaults() -> None:
-    assert schema(TrainingPayload) == schema(trainers_payload())
+    assert schema(TrainingPayload) == schema(trainers("TrainingPayload"))
+
+
+@pytest.mark.requirement("NNU-7")
+def test_platform_and_trainer_refuse_the_same_predictions_and_take_the_same() -> None:
+    least = {"mode": "inference", "checkpoint_path": "m", "dataset_subdirs": {"7": "imagesTs"}}
+    theirs = trainers("InferencePayload")
+    assert schema(InferencePayload) == schema(theirs)
+    assert refusals(InferencePayload, least) == refusals(theirs, least) == set()
+    wrong: list[dict[str, Any]] = [
+        {"checkpoint_path": "a\0b"},
+        {"checkpoint_path": "run:../x"},
+        {"dataset_subdirs": {}},
+        {"dataset_subdirs": {"007": "imagesTs"}},
+        *({"dataset_subdirs": {"7": folder}} for folder in ("", ".", "/etc", "../x", "a/../../x", "..\\x")),
+        {"apheris_dataset_subdirs": {"7": "imagesTs"}},
+        {"num_rounds": 3},
+    ]
+    for change in wrong:
+        assert refusals(InferencePayload, least | change) == refusals(theirs, least | change) != set()
+    public = {name: value for name, value in least.items() if name != "dataset_subdirs"}
+    read = InferencePayload.model_validate(public | {"apheris_dataset_subdirs": least["dataset_subdirs"]})
+    assert read == InferencePayload.model_validate(least)
+    assert (read.earlier_run, read.model_copy(update={"checkpoint_path": "run:r-1"}).earlier_run) == (None, "r-1")
 
 
 @pytest.mark.requirement("NNU-6")

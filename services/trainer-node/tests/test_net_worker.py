@@ -72,7 +72,7 @@ class Trust:
 
     async def freeze_cohort(self) -> None:
         async with connect(self.cohort.owner) as db:
-            await db.execute("INSERT INTO frozen.cohort_member (project_id) VALUES ($1)", self.project_id)
+            await db.execute("INSERT INTO frozen.cohort_member VALUES ($1, 1, 'A1')", self.project_id)
 
     def write_project(self, cases: int) -> None:
 
@@ -118,7 +118,8 @@ async def trust(
     with postgres_server.database("cohort") as cohort:
         async with connect(cohort.owner) as db:
             await db.execute(
-                "CREATE SCHEMA frozen; CREATE TABLE frozen.cohort_member (project_id uuid NOT NULL);"
+                "CREATE SCHEMA frozen; CREATE TABLE frozen.cohort_member"
+                "(project_id uuid NOT NULL, person_id bigint NOT NULL, accession_id text);"
                 f"GRANT USAGE ON SCHEMA frozen TO {cohort.name};"
                 f"GRANT SELECT ON frozen.cohort_member TO {cohort.name}"
             )

@@ -11,7 +11,7 @@ from typing import Any
 
 from flip_nnunet.attempt import Attempt
 from flip_nnunet.conduct import SILENT, Interrupted, conduct
-from flip_nnunet.job import Job
+from flip_nnunet.job import AnyJob
 from flip_nnunet.message import MALFORMED, Answers, Message, SiteFailure
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
@@ -123,7 +123,7 @@ class NnunetController(ModelController):
 class FlareSites:
     """`flip_nnunet.federation.Sites` by FLARE tasks. Who answered is what FLARE's mTLS says, not what a reply says."""
 
-    def __init__(self, controller: NnunetController, trusts: Sequence[str], job: Job) -> None:
+    def __init__(self, controller: NnunetController, trusts: Sequence[str], job: AnyJob) -> None:
         self._controller = controller
         self._trusts = list(trusts)
         self._job = job.model_dump(mode="json")

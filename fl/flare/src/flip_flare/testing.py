@@ -20,6 +20,8 @@ from flip_nnunet.keeper import processes_of
 from flip_flare.provision import Net, provision
 
 TRUSTS = ("KCH", "UCLH")
+PREDICTIONS = {"KCH": "masks", "UCLH": "scores"}
+"""What each gives of what is predicted there."""
 PORTS = range(29500, 29590)
 DEADLINE_S = 400.0
 
@@ -56,7 +58,8 @@ class LocalNet:
         command = self._module("server", "--kit", kit)
         if part != "server":
             command = self._module("client", "--kit", kit, "--site", part)
-        environment = os.environ | {"FLIP_FLARE_RUNS": str(self.runs / part), "FLIP_FLARE_MINIMUM_CASES": "1"}
+        told = {"RUNS": str(self.runs / part), "MINIMUM_CASES": "1", "PREDICTIONS": PREDICTIONS.get(part, "scores")}
+        environment = os.environ | {f"FLIP_FLARE_{name}": value for name, value in told.items()}
         self._keepers[part] = subprocess.Popen(  # noqa: S603 - this package's own modules
             command, env=environment, stdout=self._log(part), stderr=subprocess.STDOUT
         )

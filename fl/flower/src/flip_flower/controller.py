@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import httpx
 from flip_nnunet.attempt import Attempt
 from flip_nnunet.conduct import SILENT, Interrupted, conduct
-from flip_nnunet.job import Job
+from flip_nnunet.job import AnyJob
 from flip_nnunet.message import MALFORMED, Answers, Message, SiteFailure
 from flwr.app import Message as FlowerMessage
 from flwr.proto.node_pb2 import NodeInfo
@@ -42,7 +42,7 @@ class FlowerSites:
     silent: filled with the sites that left the last operation unanswered.
     """
 
-    def __init__(self, grid: Grid, trusts: Sequence[str], job: Job, silent: set[str]) -> None:
+    def __init__(self, grid: Grid, trusts: Sequence[str], job: AnyJob, silent: set[str]) -> None:
         self._grid = grid
         self._trusts = list(trusts)
         self._job = job.model_dump(mode="json")

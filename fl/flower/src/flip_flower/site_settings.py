@@ -8,5 +8,5 @@ from flip_nnunet.site_settings import SiteSettings
 
 
 def site_settings() -> SiteSettings:
-    """From FLIP_FLOWER_RUNS and FLIP_FLOWER_MINIMUM_CASES. Raises ValueError naming what is missing or malformed."""
+    """From `FLIP_FLOWER_*`, as `SiteSettings.from_environment` names them. Raises ValueError as it does."""
     return SiteSettings.from_environment(os.environ, "FLIP_FLOWER")

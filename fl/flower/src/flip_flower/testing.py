@@ -21,6 +21,8 @@ from flip_flower.kit import Net
 from flip_flower.provision import Plan, provision
 
 TRUSTS = ("KCH", "UCLH")
+PREDICTIONS = {"KCH": "masks", "UCLH": "scores"}
+"""What each gives of what is predicted there."""
 PORTS = range(30500, 30590, 2)
 DEADLINE_S = 400.0
 _TRAINER = "flip_flower.trainer_script"
@@ -60,7 +62,8 @@ class LocalNet:
         command = self._module("server", "--kit", kit)
         if part != "server":
             command = self._module("client", "--kit", kit, "--site", part)
-        environment = os.environ | {"FLIP_FLOWER_RUNS": str(self.runs / part), "FLIP_FLOWER_MINIMUM_CASES": "1"}
+        told = {"RUNS": str(self.runs / part), "MINIMUM_CASES": "1", "PREDICTIONS": PREDICTIONS.get(part, "scores")}
+        environment = os.environ | {f"FLIP_FLOWER_{name}": value for name, value in told.items()}
         self._keepers[part] = subprocess.Popen(  # noqa: S603 - this package's own modules
             command, env=environment, stdout=self._log(part), stderr=subprocess.STDOUT
         )

@@ -14,10 +14,10 @@ import logging
 from multiprocessing.connection import Connection
 
 from flip_nnunet.attempt import checked_run_id
-from flip_nnunet.job import Job
 from flip_nnunet.message import Message
+from flip_nnunet.operations import Operations
+from flip_nnunet.site import site_in_run
 from flip_nnunet.site_settings import SiteSettings
-from flip_nnunet.worker import Worker
 
 from flip_flower.site_settings import site_settings
 
@@ -27,22 +27,14 @@ def serve(channel: Connection, run_id: str, settings: SiteSettings, site: str) -
 
     A question is three frames: the operation's name, the job as JSON, the message. An answer is one.
     """
-    worker: Worker | None = None
+    here: Operations | None = None
     while True:
         try:
             operation, job, message = (channel.recv_bytes() for _ in range(3))
         except EOFError:
             return
-        worker = worker or make_worker(run_id, settings, site, job)
-        channel.send_bytes(worker.handle(operation.decode(), Message.from_bytes(message)).to_bytes())
-
-
-def make_worker(run_id: str, settings: SiteSettings, site: str, record: bytes) -> Worker:
-    """The worker of a job. Raises ValueError if the job is malformed or of another run than the trainer's."""
-    job = Job.model_validate(json.loads(record))
-    if job.run_id != run_id:
-        raise ValueError(f"run_id: the job is of run {job.run_id}, the trainer was started for {run_id}")
-    return Worker(site, settings.data(run_id), settings.work, job, settings.minimum_cases)
+        here = here or site_in_run(site, run_id, settings, json.loads(job))
+        channel.send_bytes(here.handle(operation.decode(), Message.from_bytes(message)).to_bytes())
 
 
 def main() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 from flip_nnunet.aggregation import TooFewContributions
 from flip_nnunet.attempt import Attempt
 from flip_nnunet.events import EventLog
-from flip_nnunet.federation import Outcome, Sites, federate
-from flip_nnunet.job import Job
+from flip_nnunet.federation import Outcome, Sites, Store, Tell, federate
+from flip_nnunet.inference import InferenceOutcome, infer
+from flip_nnunet.job import AnyJob, InferenceJob, read_job
 from flip_nnunet.message import NO_ANSWER, SiteFailure, SitesFailed
 from flip_nnunet.store import FolderStore
 
@@ -25,7 +26,7 @@ class Interrupted(Exception):
         super().__init__(detail)
 
 
-def conduct(attempt: Attempt, sites_for: Callable[[Job], Sites], silent: Collection[str]) -> None:
+def conduct(attempt: Attempt, sites_for: Callable[[AnyJob], Sites], silent: Collection[str]) -> None:
     """Run one attempt and tell what happens in `<run_folder>/events.jsonl`; weights go to `<run_folder>/rounds/`.
 
     The last event of an attempt that was not killed is `finished`, `interrupted` (worth another attempt) or `failed`
@@ -35,15 +36,22 @@ def conduct(attempt: Attempt, sites_for: Callable[[Job], Sites], silent: Collect
     with EventLog(attempt.run_folder, attempt.number) as events:
         events.tell({"kind": "started", "sites": list(attempt.trusts)})
         try:
-            job = Job.model_validate(attempt.job)
-            outcome = federate(sites_for(job), job, FolderStore(attempt.run_folder), events.tell)
+            job = read_job(attempt.job)
+            outcome = run(sites_for(job), job, FolderStore(attempt.run_folder), events.tell)
         except SystemExit:  # how a framework ends the process of an aborted run, if it notices first
             events.tell(_ending(Interrupted("job-aborted", "the framework ended the run's process"), silent))
             raise
         except Exception as error:
             events.tell(_ending(error, silent))
             raise
-        events.tell({"kind": "finished"} | _facts(outcome))
+        events.tell({"kind": "finished"} | outcome.facts())
+
+
+def run(sites: Sites, job: AnyJob, store: Store, tell: Tell) -> Outcome | InferenceOutcome:
+    """Do what the job asks over these sites: see `federation.federate` and `inference.infer`."""
+    if isinstance(job, InferenceJob):
+        return infer(sites, job, store, tell)
+    return federate(sites, job, store, tell)
 
 
 def _ending(error: Exception, silent: Collection[str]) -> dict[str, Any]:
@@ -82,14 +90,3 @@ def _ending(error: Exception, silent: Collection[str]) -> dict[str, Any]:
 
 def _as_facts(failures: Mapping[str, SiteFailure]) -> dict[str, dict[str, str]]:
     return {site: {"code": failure.code, "detail": failure.detail} for site, failure in failures.items()}
-
-
-def _facts(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "plan_digest": outcome.plan_digest,
-        "weights_digest": outcome.weights_digest,
-        "cases": outcome.cases,
-        "rounds": outcome.rounds,
-        "archive": str(outcome.archive),
-        "archive_sha256": outcome.archive_sha256,
-    }

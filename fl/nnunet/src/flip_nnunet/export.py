@@ -1,11 +1,9 @@
-"""The results: a model folder that a plain nnU-Net loads, and a zip of it that says what it is."""
+"""The results of a training: a model folder that a plain nnU-Net loads, sealed and zipped."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +12,7 @@ import torch
 from flip_nnunet.job import Job
 from flip_nnunet.message import Json, Weights, digest, weights_digest
 from flip_nnunet.payload import PLANS_NAME
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The first moment a zip can name: equal results make equal archives."""
+from flip_nnunet.seal import Results, seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +29,11 @@ class TrainedModel:
     mirroring_axes: list[int] | None
 
 
-def export(model: TrainedModel, job: Job, seal: Json, results: Path) -> Path:
-    """Write `results/DatasetXYZ_name/TRAINER__nnUNetPlans__CONFIGURATION/` and zip it; returns the zip.
+def export(model: TrainedModel, job: Job, record: Json, results: Path) -> Results:
+    """Write `results/DatasetXYZ_name/TRAINER__nnUNetPlans__CONFIGURATION/`, seal it and zip it.
 
-    Unzipped into `nnUNet_results` it is what `nnUNetv2_predict` looks for. `seal.json` beside `plans.json` holds `seal`
-    and the SHA-256 of every other file.
+    Unzipped into `nnUNet_results` it is what `nnUNetv2_predict` looks for. `seal.json` beside `plans.json` holds
+    `record` and digests: of plan, fingerprint, weights and every other file.
     """
     payload = job.payload
     folder = results / job.dataset_name
@@ -49,21 +45,12 @@ def export(model: TrainedModel, job: Job, seal: Json, results: Path) -> Path:
     _write_json(model_folder / "dataset.json", model.description)
     _write_json(model_folder / "dataset_fingerprint.json", model.fingerprint)
     torch.save(_checkpoint(model, job), fold / "checkpoint_final.pth")
-    files = {file.relative_to(results).as_posix(): file_digest(file) for file in _files(folder)}
     digests = {
         "plan": digest(model.plan),
         "fingerprint": digest(model.fingerprint),
         "weights": weights_digest(model.weights),
-        "files": files,
     }
-    _write_json(model_folder / "seal.json", {**seal, "digests": digests})
-    return _zip(folder, results)
-
-
-def file_digest(file: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return seal(folder, model_folder, {**record, "digests": digests})
 
 
 def _checkpoint(model: TrainedModel, job: Job) -> Json:
@@ -83,22 +70,6 @@ def _checkpoint(model: TrainedModel, job: Job) -> Json:
     record, ties = json.loads(json.dumps([record, dict(sorted(model.ties.items()))]))
     tensors = {name: torch.from_numpy(model.weights[name].copy()) for name in sorted(model.weights)}
     return {"network_weights": {name: tensors[owner] for name, owner in ties.items()}, **record}
-
-
-def _zip(folder: Path, results: Path) -> Path:
-    archive = results / f"{folder.name}.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
-        for file in _files(folder):
-            member = zipfile.ZipInfo(file.relative_to(results).as_posix(), _EPOCH)
-            member.external_attr = 0o644 << 16
-            member.compress_type = zipfile.ZIP_STORED if file.suffix == ".pth" else zipfile.ZIP_DEFLATED
-            with file.open("rb") as source, zipped.open(member, "w", force_zip64=True) as target:
-                shutil.copyfileobj(source, target)
-    return archive
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
 def _write_json(file: Path, record: Json) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from flip_nnunet.aggregation import Aggregate, aggregate
 from flip_nnunet.contribution import RoundTerms
 from flip_nnunet.dataset import canonical_description
 from flip_nnunet.differences import differences
-from flip_nnunet.export import TrainedModel, export, file_digest
+from flip_nnunet.export import TrainedModel, export
 from flip_nnunet.fingerprint import Fingerprint, federated_fingerprint
 from flip_nnunet.job import Job
 from flip_nnunet.message import (
@@ -30,6 +31,8 @@ from flip_nnunet.message import (
     settle,
     weights_digest,
 )
+from flip_nnunet.seal import Results
+from flip_nnunet.software import versions
 
 
 class Sites(Protocol):
@@ -64,12 +67,17 @@ class Store(Protocol):
         """Keep a JSON record of the run, such as `fingerprint` or `plan`."""
         ...
 
+    def earlier_results(self) -> Path:
+        """The zip with the results of the earlier run that the job names. Raises `ModelMissing`."""
+        ...
+
     def results(self) -> Path:
         """The folder in which the results are made."""
         ...
 
 
 Tell = Callable[[Json], None]
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +88,40 @@ class Outcome:
     weights_digest: str
     cases: dict[str, int]
     rounds: int
-    archive: Path
-    """The results as a zip."""
-    archive_sha256: str
+    results: Results
+
+    def facts(self) -> Json:
+        """As it is told when the run has finished."""
+        return {
+            "plan_digest": self.plan_digest,
+            "weights_digest": self.weights_digest,
+            "cases": self.cases,
+            "rounds": self.rounds,
+            **told_of(self.results),
+        }
+
+
+def told_of(results: Results) -> Json:
+    """What the end of a run tells of its results."""
+    return {
+        "archive": str(results.archive),
+        "archive_sha256": results.sha256,
+        "seal_sha256": results.seal_sha256,
+    }
+
+
+def tell_exported(tell: Tell, results: Results) -> None:
+    """Say that the results are made."""
+    archive = results.archive
+    tell(
+        {
+            "kind": "exported",
+            "archive": archive.name,
+            "sha256": results.sha256,
+            "bytes": archive.stat().st_size,
+            "seal_sha256": results.seal_sha256,
+        }
+    )
 
 
 class JobUnfit(Exception):
@@ -133,7 +172,9 @@ class _Cohort:
 
     cases: dict[str, int]
     schema: Json
-    versions: Json
+    data: dict[str, str]
+    """The digest of each site's data set."""
+    versions: dict[str, Json]
 
     @property
     def total(self) -> int:
@@ -167,13 +208,9 @@ class _Federation:
         network = self._initialise()
         weights, digests = self._train(cohort, digest(plan), network)
         self._let_go()
-        archive = self._export(cohort, fingerprint, plan, network, weights, digests)
-        archive_sha256 = file_digest(archive)
-        self._tell(
-            {"kind": "exported", "archive": archive.name, "sha256": archive_sha256, "bytes": archive.stat().st_size}
-        )
-        final = weights_digest(weights)
-        return Outcome(digest(plan), final, cohort.cases, self._job.payload.num_rounds, archive, archive_sha256)
+        results = self._export(cohort, fingerprint, plan, network, weights, digests)
+        tell_exported(self._tell, results)
+        return Outcome(digest(plan), weights_digest(weights), cohort.cases, self._job.payload.num_rounds, results)
 
     def _ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
         return settle(operation, self._sites.ask(operation, message, sites))
@@ -200,6 +237,7 @@ class _Federation:
         return _Cohort(
             cases=_declared_cases(replies),
             schema=schemas[self._names[0]],
+            data=_declared_data(replies),
             versions={site: replies[site].meta["versions"] for site in self._names},
         )
 
@@ -294,17 +332,26 @@ class _Federation:
         network: _Network,
         weights: Weights,
         digests: dict[int, str],
-    ) -> Path:
+    ) -> Results:
         description = canonical_description(cohort.schema, cohort.total, self._job.dataset_name)
         model = TrainedModel(plan, description, fingerprint.content, weights, network.ties, network.mirroring_axes)
-        seal: Json = {
-            "format": 1,
-            "job": self._job.model_dump(mode="json"),
-            "cases": cohort.cases,
-            "versions": cohort.versions,
+        sites = {
+            site: {
+                "cases": cohort.cases[site],
+                "data": cohort.data[site],
+                "cohort": self._job.cohorts.get(site),
+                "versions": cohort.versions[site],
+            }
+            for site in self._names
+        }
+        record: Json = {
+            "format": 2,
+            "job": self._job.model_dump(mode="json", exclude={"cohorts"}),
+            "sites": sites,
+            "hub": {"versions": versions()},
             "rounds": {str(number): digests[number] for number in sorted(digests)},
         }
-        return export(model, self._job, seal, self._store.results())
+        return export(model, self._job, record, self._store.results())
 
 
 def _declared_cases(replies: Mapping[str, Message]) -> dict[str, int]:
@@ -315,6 +362,14 @@ def _declared_cases(replies: Mapping[str, Message]) -> dict[str, int]:
         wrong = SiteFailure(MALFORMED, "cases: must be a whole number above 0")
         raise SitesFailed("describe", dict.fromkeys(cases.keys() - declared.keys(), wrong))
     return declared
+
+
+def _declared_data(replies: Mapping[str, Message]) -> dict[str, str]:
+    """The digest of each site's data set. Raises `SitesFailed` where that is none."""
+    digests = {site: str(reply.meta.get("data")) for site, reply in replies.items()}
+    if wrong := [site for site, declared in digests.items() if not _SHA256.fullmatch(declared)]:
+        raise SitesFailed("describe", dict.fromkeys(wrong, SiteFailure(MALFORMED, "data: must be a SHA-256")))
+    return digests
 
 
 def _shown(aggregated: Aggregate) -> Json:

@@ -1,7 +1,8 @@
-"""Writes files so that a reader, or a crash, meets the old content or the new one, never a part."""
+"""Writes files so that a reader, or a crash, meets the old content or the new one, never a part; reads digests."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -23,3 +24,9 @@ def replace_file(path: Path, content: bytes, *, private: bool = False) -> None:
 def replace_json(path: Path, value: Any) -> None:
     """`replace_file` with `value` as indented JSON."""
     replace_file(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

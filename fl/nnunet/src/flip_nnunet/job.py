@@ -1,4 +1,4 @@
-"""One federated training, as the hub and every site know it."""
+"""What is federated in a run, as the hub and every site know it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from flip_nnunet.payload import ComputeProfile, TrainingPayload
+from flip_nnunet.message import Json
+from flip_nnunet.payload import ComputeProfile, InferencePayload, TrainingPayload
 
 
-class Job(BaseModel):
-    """What is trained, under which names and seed. The same record at the hub and at every site."""
-
+class _Job(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
     """Names the run's state on disk at each site: a later attempt under the same id goes on from it."""
+    profile: ComputeProfile
+    cohorts: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
+    """The digest of each site's frozen cohort, where the platform knows it. The results' seal has it."""
+
+
+class Job(_Job):
+    """What is trained, under which names and seed. The same record at the hub and at every site."""
+
     dataset_name: Annotated[str, Field(pattern=r"^Dataset[0-9]{3}_[A-Za-z0-9_-]{1,80}$")]
     """The one name under which every site plans, so that the plans can be equal; it also names the results."""
     payload: TrainingPayload
-    profile: ComputeProfile
     seed: int
     aggregation_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
     """Factors on a site's number of cases when weights are averaged; 1 for a site not named, 0: it does not count."""
@@ -44,3 +50,21 @@ class Job(BaseModel):
             raise ValueError("aggregation_weights: no site counts")
         if self.minimum_sites is not None and self.minimum_sites > len(sites):
             raise ValueError(f"minimum_sites: {self.minimum_sites} of {len(sites)} sites")
+
+
+class InferenceJob(_Job):
+    """What is predicted. The same record at the hub and at every site."""
+
+    payload: InferencePayload
+    largest_archive_bytes: PositiveInt = 4 * 2**30
+    """How much a site's masks of one data set may take, zipped; a site that has more is refused."""
+
+
+AnyJob = Job | InferenceJob
+
+
+def read_job(record: Json) -> AnyJob:
+    """The job in a record, of the kind that the mode of its payload names. Raises ValueError that names the field."""
+    payload = record.get("payload")
+    kind = InferenceJob if isinstance(payload, dict) and payload.get("mode") == "inference" else Job
+    return kind.model_validate(record)

@@ -1,8 +1,9 @@
-"""The training payload a researcher writes, and how much of nnU-Net's appetite a machine allows."""
+"""The payloads a researcher writes, and how much of nnU-Net's appetite a machine allows."""
 
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -101,6 +102,16 @@ def _without_nul(path: str) -> str:
     return path
 
 
+def _earlier_run(path: str) -> re.Match[str] | None:
+    return re.fullmatch(r"run:([A-Za-z0-9][A-Za-z0-9_-]{0,99})", path)
+
+
+def _path_or_run(path: str) -> str:
+    if path.startswith("run:") and not _earlier_run(path):
+        raise ValueError("must be a path at the Trust, or `run:` and the id of an earlier run")
+    return path
+
+
 def _inside(folder: str) -> str:
     path = PurePosixPath(folder)
     if path.is_absolute() or not path.parts or ".." in path.parts or "\\" in folder:
@@ -108,7 +119,7 @@ def _inside(folder: str) -> str:
     return folder
 
 
-_DatasetKey = Annotated[str, Field(min_length=1, max_length=100)]
+_DatasetKey = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}$")]
 _Path = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_without_nul)]
 
 
@@ -118,8 +129,8 @@ class InferencePayload(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["inference"]
-    checkpoint_path: _Path
-    """The model folder at each Trust. Where it may lie is for the Trust to say."""
+    checkpoint_path: Annotated[_Path, AfterValidator(_path_or_run)]
+    """The model folder at each Trust, which says where those may lie; or `run:ID`, the results of an earlier run."""
     fold_id: FoldId = "all"
     """Must be a fold of that model."""
     device: Device = "cuda"
@@ -127,8 +138,14 @@ class InferencePayload(BaseModel):
         dict[_DatasetKey, Annotated[_Path, AfterValidator(_inside)]],
         Field(min_length=1, validation_alias=AliasChoices("dataset_subdirs", "apheris_dataset_subdirs")),
     ]
-    """For each data set's id the folder in it whose images are predicted."""
+    """For each data set, by the XYZ of `DatasetXYZ_name`, the folder in it whose images are predicted."""
     checkpoint_name: Literal["checkpoint_final.pth", "checkpoint_best.pth"] = "checkpoint_final.pth"
+
+    @property
+    def earlier_run(self) -> str | None:
+        """The id of the run whose results are used; None for a model that lies at each Trust."""
+        named = _earlier_run(self.checkpoint_path)
+        return named[1] if named else None
 
 
 class ComputeProfile(BaseModel):

@@ -16,8 +16,16 @@ class RoundMissing(Exception):
     code = "round-missing"
 
 
+class ModelMissing(Exception):
+    """The results of the earlier run that a prediction needs are not here."""
+
+    code = "model-missing"
+
+
 class FolderStore:
     """`rounds/round_00000.npz` (with `.sha256`), `records/NAME.json` and `results/` below one folder.
+
+    The results of an earlier run, where the job needs them, are put at `earlier.zip` by whoever starts it.
 
     A file is there whole or not at all. `keep_rounds`: how many of the last rounds stay; None for all.
     """
@@ -57,6 +65,12 @@ class FolderStore:
         unfinished = file.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(record, indent=1, sort_keys=True, allow_nan=False), "utf-8")
         unfinished.replace(file)
+
+    def earlier_results(self) -> Path:
+        archive = self._folder / "earlier.zip"
+        if not archive.is_file():
+            raise ModelMissing("checkpoint_path: the results of the earlier run are not stored")
+        return archive
 
     def results(self) -> Path:
         folder = self._folder / "results"

@@ -8,7 +8,6 @@ import math
 import os
 import random
 import time
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from flip_nnunet.contribution import StateSource
 from flip_nnunet.job import Job
 from flip_nnunet.message import Json, SiteFailed, Weights
 from flip_nnunet.payload import Device, trainer_modules
+from flip_nnunet.tensors import own_tensors, ties_of
 
 _Trainer = Any
 """An `nnUNetTrainer`; its attributes are None until it is initialised, which its types do not say."""
@@ -51,7 +51,7 @@ class SiteTraining:
         self._states = states
         self._next_round = 0
         self._trainer = _build_trainer(job, plan, description)
-        self._tensors = dict(_own_tensors(self._trainer.network))
+        self._tensors = dict(own_tensors(self._trainer.network.state_dict()))
 
     def weights(self) -> Weights:
         """The network's tensors that own their storage; the others are other names of these (`ties`)."""
@@ -59,8 +59,7 @@ class SiteTraining:
 
     def ties(self) -> dict[str, str]:
         """For every name in nnU-Net's checkpoint, the name of the tensor in `weights` that it is."""
-        owners = {_storage(tensor): name for name, tensor in self._tensors.items()}
-        return {name: owners[_storage(tensor)] for name, tensor in self._trainer.network.state_dict().items()}
+        return ties_of(self._trainer.network.state_dict())
 
     def mirroring_axes(self) -> list[int] | None:
         axes = self._trainer.inference_allowed_mirroring_axes
@@ -130,7 +129,7 @@ class SiteTraining:
 
 def _build_trainer(job: Job, plan: Json, description: Json) -> _Trainer:
     payload, profile = job.payload, job.profile
-    _check_device(payload.device)
+    check_device(payload.device)
     _be_deterministic(payload.device, profile.threads)
     module = importlib.import_module(trainer_modules()[payload.trainer_name])
     trainer: _Trainer = getattr(module, payload.trainer_name)(
@@ -203,20 +202,8 @@ def _skip_epochs(trainer: _Trainer, epochs: int) -> None:
         entries.extend([float("nan")] * (epochs - len(entries)))
 
 
-def _own_tensors(network: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """One name a storage: nnU-Net's networks register most tensors under several names."""
-    seen: set[tuple[int, tuple[int, ...]]] = set()
-    for name, tensor in network.state_dict().items():
-        if _storage(tensor) not in seen:
-            seen.add(_storage(tensor))
-            yield name, tensor
-
-
-def _storage(tensor: torch.Tensor) -> tuple[int, tuple[int, ...]]:
-    return tensor.data_ptr(), tuple(tensor.shape)
-
-
-def _check_device(device: Device) -> None:
+def check_device(device: Device) -> None:
+    """Raises `SiteFailed` if this machine has no such device."""
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[device]:
         raise SiteFailed("device-missing", f"this site has no {device} device")

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json
-import logging
-import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from importlib.metadata import version
 from pathlib import Path
 
 from flip_nnunet.dataset import RawDataset, canonical_description
 from flip_nnunet.fingerprint import Fingerprint
 from flip_nnunet.job import Job
-from flip_nnunet.message import Array, Json, Message, SiteFailed, SiteFailure, digest
+from flip_nnunet.message import Array, Json, Message, SiteFailed, digest
 from flip_nnunet.nnunet import nnunet_environment
+from flip_nnunet.operations import Operations
 from flip_nnunet.plan import make_plan, target_spacing
 from flip_nnunet.preprocess import PreprocessedCache
+from flip_nnunet.software import versions
 from flip_nnunet.statistics import Statistics
 from flip_nnunet.train import SiteTraining
 
-_LOG = logging.getLogger(__name__)
 _PLANNING_AUGMENTERS = 1
-_PACKAGES = ("nnunetv2", "torch", "numpy", "dynamic-network-architectures", "batchgeneratorsv2")
 
 
-class Worker:
+class Worker(Operations):
     """One site in one run. Every operation finds what earlier ones left on disk, so each may run in a new process.
 
     data: the folder that holds `nnUNet_raw/DatasetXYZ_name`; it is only read.
@@ -42,42 +39,30 @@ class Worker:
         self._run = work / "runs" / job.run_id
         self._cache = PreprocessedCache(work / "preprocessed")
         self._training: SiteTraining | None = None
-        self._operations: dict[str, Callable[[Message], Message]] = {
-            "describe": self.describe,
-            "statistics": self.statistics,
-            "refine": self.refine,
-            "geometry": self.geometry,
-            "plan": self.plan,
-            "preprocess": self.preprocess,
-            "initialise": self.initialise,
-            "train_round": self.train_round,
-            "stop": self.stop,
-        }
-
-    def handle(self, operation: str, message: Message) -> Message:
-        """Do one operation; a failure comes back as a message (`message.settle` raises it at the hub).
-
-        What the hub hears of an unexpected error is its type alone: its text may name a case. The log has the rest.
-        """
-        if operation not in self._operations:
-            return SiteFailure("operation-unknown", f"{operation!r} is no operation of a site").as_message()
-        try:
-            return self._operations[operation](message)
-        except SiteFailed as failed:
-            return failed.failure.as_message()
-        except Exception as error:
-            _LOG.exception("%s failed", operation)
-            return SiteFailure("unexpected-error", f"{type(error).__name__}; the site's log has more").as_message()
+        super().__init__(
+            {
+                "describe": self.describe,
+                "statistics": self.statistics,
+                "refine": self.refine,
+                "geometry": self.geometry,
+                "plan": self.plan,
+                "preprocess": self.preprocess,
+                "initialise": self.initialise,
+                "train_round": self.train_round,
+                "stop": self.stop,
+            }
+        )
 
     def describe(self, _: Message) -> Message:
-        """How many cases, under which schema, with which software. -> meta cases, schema, versions.
+        """How many cases, under which schema, with which software. -> meta cases, schema, data (a digest), versions.
 
         The schema goes as JSON text: its order carries meaning, and a transport may sort the keys of an object.
         """
         dataset = self._dataset()
-        self._save("run", {"data_digest": dataset.digest()})
-        versions = {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()}
-        return Message({"cases": len(dataset.cases), "schema": json.dumps(dataset.schema), "versions": versions})
+        data = dataset.digest()
+        self._save("run", {"data_digest": data})
+        schema = json.dumps(dataset.schema)
+        return Message({"cases": len(dataset.cases), "schema": schema, "data": data, "versions": versions()})
 
     def statistics(self, message: Message) -> Message:
         """Draw `voxels_per_case` voxels. -> meta channels [{count, integer}]; arrays `histogram/CHANNEL` (integers)."""

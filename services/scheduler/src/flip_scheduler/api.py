@@ -25,8 +25,9 @@ router = APIRouter(tags=["runs"])
 
 
 class InitiateTraining(BaseModel):
-    """What is to be trained. The payload is checked with all else, so that one answer names all that is missing.
+    """What is to be trained or, where the payload's mode is `inference`, predicted.
 
+    The payload is checked with all else, so that one answer names all that is missing.
     With `minimum_trusts` the run starts as soon as so many of the project's Trusts can take part; without, all have to.
     `resources` is what it needs at each of them; without, one GPU where the payload's device is `cuda`.
     `aggregation_weights` are factors by Trust on the number of its cases when models are averaged; 1 for one not named.
@@ -117,7 +118,8 @@ async def initiate_training(
         raise NotFound("model-not-found", "There is no such model, or you may not see it.")
     project = may_work_on(await known_project(work.db, model.project_id), actor)
     ready = await store.readiness(work.db, model.project_id, project.approved)
-    asked = domain.Request(body.payload, body.minimum_trusts, body.resources, body.aggregation_weights)
+    earlier = await store.earlier_results(work.db, model.project_id, domain.earlier_run(body.payload))
+    asked = domain.Request(body.payload, body.minimum_trusts, body.resources, body.aggregation_weights, earlier)
     queued = domain.initiate(RunId(uuid7()), model, ready, asked)
     await dispatcher.queue(work, queued)
     return await _with_timeline(work.db, dispatcher, await _existing(work.db, queued.run_id))

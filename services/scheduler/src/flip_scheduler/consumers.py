@@ -199,7 +199,7 @@ async def show_metric(event: MetricReported, db: Connection, said: Envelope) -> 
 @projection
 async def show_collected(event: ResultsCollected, db: Connection, said: Envelope) -> None:
     await store.lock_queue(db)
-    facts = {"name": event.name, "size_bytes": event.size_bytes}
+    facts = {"name": event.name, "size_bytes": event.size_bytes, "seal": event.seal}
     await store.add_news(db, event, said, "collected", facts, attempt=event.attempt)
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+from uuid import UUID
 
 from flip_chassis.aggregate import Aggregate
 from flip_chassis.refusal import Refused, require
@@ -11,6 +12,8 @@ from flip_contracts.base import Message, ModelId, NetName, ProjectId, ReasonCode
 from flip_contracts.projects import Framework, Job
 from flip_contracts.scheduler import (
     Checkpoint,
+    EarlierResults,
+    InferencePayload,
     NetDraining,
     NetLost,
     NetUndrained,
@@ -78,31 +81,53 @@ class Readiness:
     enrichment_confirmed: bool
 
 
+Payload = TrainingPayload | InferencePayload
+
 Missing = dict[str, Any]
-"""What training still needs: a stable `code`, a `detail` for people, and the Trusts or the field that it is about."""
+"""What a run still needs: a stable `code`, a `detail` for people, and the Trusts or the field that it is about."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a researcher asks for: the payload, at least so many Trusts (None: all), what of each Trust's machines, and
-    what each Trust's cases count for."""
+    what each Trust's cases count for. `earlier` are the results that the payload names, if they can be used."""
 
     payload: Mapping[str, Any]
     minimum_trusts: int | None = None
     resources: Resources | None = None
     aggregation_weights: Mapping[TrustCode, float] = field(default_factory=dict[TrustCode, float])
+    earlier: EarlierResults | None = None
+
+    @property
+    def predicts(self) -> bool:
+        """Whether a prediction is asked for."""
+        return self.payload.get("mode") == "inference"
+
+    def read_payload(self) -> Payload:
+        """The payload of the kind that its mode names. Raises ValidationError."""
+        return (InferencePayload if self.predicts else TrainingPayload).model_validate(self.payload)
+
+
+def earlier_run(payload: Mapping[str, Any]) -> RunId | None:
+    """The run whose results a payload names, as far as it names one."""
+    try:
+        named = InferencePayload.model_validate(payload).earlier_run
+        return None if named is None else RunId(UUID(named))
+    except ValueError:
+        return None
 
 
 def initiate(run_id: RunId, model: Model, ready: Readiness, request: Request) -> RunQueued:
     """Queue a run of `model` (RUN-1). Refuses with all that is missing at once."""
     missing = [
-        *missing_of_project(ready),
+        *missing_of_project(ready, request),
         *missing_of_job(model, request),
         *missing_of_trusts(ready, request),
         *missing_of_weights(ready, request),
     ]
-    require(not missing, "run-not-ready", "Training can't start yet.", missing=missing)
-    payload = TrainingPayload.model_validate(request.payload)
+    detail = "The prediction can't start yet." if request.predicts else "Training can't start yet."
+    require(not missing, "run-not-ready", detail, missing=missing)
+    payload = request.read_payload()
     return RunQueued(
         run_id=run_id,
         project_id=model.project_id,
@@ -114,15 +139,21 @@ def initiate(run_id: RunId, model: Model, ready: Readiness, request: Request) ->
         minimum_trusts=request.minimum_trusts,
         resources=request.resources or Resources(gpus=_gpus_of(payload)),
         aggregation_weights=dict(request.aggregation_weights),
+        earlier=request.earlier,
     )
 
 
-def missing_of_project(ready: Readiness) -> Iterable[Missing]:
-    """What the project lacks."""
+def missing_of_project(ready: Readiness, request: Request) -> Iterable[Missing]:
+    """What the project lacks: a prediction needs images alone."""
     if not ready.approved:
         yield {"code": "project-not-approved", "detail": "No Trust has approved the project."}
     if waiting := sorted(ready.approved - ready.imported):
         yield {"code": "images-not-ready", "detail": "Images are still being imported.", "trusts": waiting}
+    if not request.predicts:
+        yield from _missing_of_labels(ready)
+
+
+def _missing_of_labels(ready: Readiness) -> Iterable[Missing]:
     if bare := sorted(ready.approved - ready.labels.keys()):
         yield {"code": "labels-missing", "detail": "No labels were registered.", "trusts": bare}
     known = {trust: dict(labels) for trust, labels in ready.labels.items() if trust in ready.approved}
@@ -142,6 +173,10 @@ def missing_of_trusts(ready: Readiness, request: Request) -> Iterable[Missing]:
 
 def missing_of_weights(ready: Readiness, request: Request) -> Iterable[Missing]:
     """What is wrong with the weights of the Trusts' cases, a Trust at a time (FILE-4)."""
+    if request.predicts and request.aggregation_weights:
+        detail = "A prediction averages no models."
+        yield {"code": "aggregation-weights-not-valid", "detail": detail, "field": "aggregation_weights"}
+        return
     for trust, weight in sorted(request.aggregation_weights.items()):
         if ready.approved and trust not in ready.approved:
             yield _wrong_weight(trust, "No Trust of the project has this code.")
@@ -167,19 +202,31 @@ def missing_of_job(model: Model, request: Request) -> Iterable[Missing]:
         }
         return
     try:
-        asked = TrainingPayload.model_validate(request.payload)
+        asked = request.read_payload()
     except ValidationError as error:
         for each in error.errors():
             yield _wrong(".".join(["payload", *map(str, each["loc"][:1])]), each["msg"])
         return
-    if asked.starting_fed_round:
-        yield _wrong("payload.starting_fed_round", "A new run has no earlier round to start from; use 0.")
+    match asked:
+        case TrainingPayload():
+            if asked.starting_fed_round:
+                yield _wrong("payload.starting_fed_round", "A new run has no earlier round to start from; use 0.")
+        case InferencePayload():
+            yield from _missing_of_prediction(asked, request.earlier)
     if request.resources is not None and request.resources.gpus < _gpus_of(asked):
         detail = f"A run on {asked.device} needs a GPU at each Trust."
         yield {"code": "resources-not-valid", "detail": detail, "field": "resources.gpus"}
 
 
-def _gpus_of(payload: TrainingPayload) -> int:
+def _missing_of_prediction(asked: InferencePayload, earlier: EarlierResults | None) -> Iterable[Missing]:
+    if len(asked.dataset_subdirs) > 1:
+        yield _wrong("payload.dataset_subdirs", "A project has one data set at each Trust.")
+    if asked.earlier_run is not None and earlier is None:
+        detail = "No training of this project with this id has results that can be downloaded."
+        yield _wrong("payload.checkpoint_path", detail)
+
+
+def _gpus_of(payload: Payload) -> int:
     return 1 if payload.device == "cuda" else 0
 
 
@@ -222,6 +269,7 @@ def assign(run: Run, place: Place, checkpoint: Checkpoint | None) -> RunAssigned
         aggregation_weights={
             trust: weight for trust, weight in queued.aggregation_weights.items() if trust in place.trusts
         },
+        earlier=queued.earlier,
     )
 
 

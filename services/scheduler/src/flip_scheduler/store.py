@@ -11,7 +11,7 @@ from flip_contracts.base import Message, ModelId, NetName, ProjectId, RunId, Tru
 from flip_contracts.cloudevents import Envelope
 from flip_contracts.imaging import LabelsRegistered
 from flip_contracts.projects import Framework, ModelCreated
-from flip_contracts.scheduler import Checkpoint, NetDraining, Resources, RunAssigned, RunQueued
+from flip_contracts.scheduler import Checkpoint, EarlierResults, NetDraining, Resources, RunAssigned, RunQueued
 from flip_contracts.trainer_node import MetricReported, NetFree, NetHeartbeat, RoundComplete
 
 from flip_scheduler.domain import Model, Readiness
@@ -94,6 +94,17 @@ async def readiness(db: Connection, project_id: ProjectId, approved: frozenset[T
             "SELECT EXISTS (SELECT FROM enrichment WHERE project_id = $1)", project_id
         ),
     )
+
+
+async def earlier_results(db: Connection, project_id: ProjectId, run_id: RunId | None) -> EarlierResults | None:
+    """The results of a training of the project that has finished."""
+    digest = await db.fetchval(
+        "SELECT results FROM run WHERE run_id = $1 AND project_id = $2 AND status = 'finished'"
+        " AND payload ->> 'mode' = 'training'",
+        run_id,
+        project_id,
+    )
+    return None if run_id is None or digest is None else EarlierResults(run_id=run_id, digest=digest)
 
 
 # --- the queue ----------------------------------------------------------------------------------------------------

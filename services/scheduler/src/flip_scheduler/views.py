@@ -16,7 +16,16 @@ from flip_scheduler.matching import Net, NetState, waits_for
 from flip_scheduler.outlook import Estimate, Held, History, Outlook, Unknown, outlooks
 
 State = Literal[
-    "queued", "assigned", "preparing", "training", "collecting", "stopping", "stopped", "finished", "failed"
+    "queued",
+    "assigned",
+    "preparing",
+    "training",
+    "predicting",
+    "collecting",
+    "stopping",
+    "stopped",
+    "finished",
+    "failed",
 ]
 _STATE_OF_STAGE: dict[str, State] = {
     "assigned": "assigned",
@@ -25,6 +34,7 @@ _STATE_OF_STAGE: dict[str, State] = {
     "planning": "preparing",
     "preprocessing": "preparing",
     "training": "training",
+    "predicting": "predicting",
     "collecting": "collecting",
 }
 

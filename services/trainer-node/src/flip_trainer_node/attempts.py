@@ -28,6 +28,7 @@ class TrustPrepared(Event, topic=ATTEMPT, version=1):
     trust: TrustCode
     cases: int
     dataset_digest: Sha256
+    cohort_digest: Sha256 | None = None
 
 
 class JobSubmitted(Event, topic=ATTEMPT, version=1):

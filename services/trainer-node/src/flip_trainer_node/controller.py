@@ -184,7 +184,14 @@ class Controller:
                 await self._decide(attempt, lambda now: domain.close(now, "failed", "checkpoint-missing"))
                 return
             await asyncio.to_thread(folder.seal_round, run.checkpoint)
-        record = domain.job_record(run, self.settings.compute_profile)
+        if run.earlier is not None:
+            name = domain.object_of_results(run.earlier.run_id, run.earlier.digest)
+            try:
+                await self.objects.get_results(name, run.earlier.digest, folder.earlier)
+            except ObjectMissing:
+                await self._decide(attempt, lambda now: domain.close(now, "failed", "model-missing"))
+                return
+        record = domain.job_record(run, self.settings.compute_profile, attempt.cohorts)
         job = await self.driver.submit(str(run.run_id), run.attempt, sorted(run.trusts), folder.path, record)
         await self._decide(attempt, lambda now: domain.submit(now, job, record))
 
@@ -260,6 +267,6 @@ class Controller:
 
     async def _store_results(self, attempt: Attempt, line: telling.Line) -> Message:
         archive = telling.archive(line)
-        name = domain.object_of_results(attempt.run, line["archive_sha256"])
+        name = domain.object_of_results(attempt.run.run_id, line["archive_sha256"])
         stored = await self.objects.put(name, archive)
-        return telling.results_collected(attempt.run, name, stored.digest, stored.size_bytes)
+        return telling.results_collected(attempt.run, name, stored.digest, stored.size_bytes, line["seal_sha256"])

@@ -76,13 +76,17 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be built: from the project's folder, under the run's folder, as data set `name`."""
+    """What is to be built: from the project's folder, under the run's folder, as data set `name`.
+
+    With `unlabelled` the cases without a label are in it, too, in a folder of their own, `imagesTs`.
+    """
 
     project: Path
     project_id: ProjectId
     run: Path
     name: str
     minimum_cases: int
+    unlabelled: bool = False
 
 
 def prepare(request: Request, go_on: Callable[[], bool]) -> Prepared:
@@ -117,7 +121,7 @@ def _read_manifest(request: Request) -> Manifest:
         raise CannotPrepare("manifest-not-valid")
     if len(manifest.cases) < request.minimum_cases:
         raise CannotPrepare("too-few-cases")
-    if not manifest.labels or any(case.label is None for case in manifest.cases):
+    if not request.unlabelled and (not manifest.labels or any(case.label is None for case in manifest.cases)):
         raise CannotPrepare("label-missing")
     if manifest.channel is None:
         raise CannotPrepare("images-missing")
@@ -125,13 +129,12 @@ def _read_manifest(request: Request) -> Manifest:
 
 
 def _fill(draft: Path, manifest: Manifest, request: Request, go_on: Callable[[], bool]) -> Prepared:
-    images, labels = draft / "imagesTr", draft / "labelsTr"
-    for folder in (images, labels):
-        folder.mkdir(parents=True)
+    for folder in ("imagesTr", "labelsTr", *(("imagesTs",) if request.unlabelled else ())):
+        (draft / folder).mkdir(parents=True)
     description = {
         "channel_names": {"0": manifest.channel},
         "labels": {"background": 0, **manifest.labels},
-        "numTraining": len(manifest.cases),
+        "numTraining": sum(case.label is not None for case in manifest.cases),
         "file_ending": ENDING,
     }
     text = orjson.dumps(description, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
@@ -140,11 +143,12 @@ def _fill(draft: Path, manifest: Manifest, request: Request, go_on: Callable[[],
     for case in sorted(manifest.cases, key=lambda case: case.case):
         if not go_on():
             raise NotWanted
-        _take(request.project, case.image, images / f"{case.case}_0000{ENDING}")
-        if case.label is None:
-            raise CannotPrepare("label-missing")
-        _take(request.project, case.label, labels / f"{case.case}{ENDING}")
-        digest.update(f"{case.case} {case.image.sha256} {case.label.sha256}\n".encode())
+        images = "imagesTs" if case.label is None else "imagesTr"
+        _take(request.project, case.image, draft / images / f"{case.case}_0000{ENDING}")
+        if case.label is not None:
+            _take(request.project, case.label, draft / "labelsTr" / f"{case.case}{ENDING}")
+        label = "" if case.label is None else f" {case.label.sha256}"
+        digest.update(f"{case.case} {case.image.sha256}{label}\n".encode())
     return Prepared(len(manifest.cases), digest.hexdigest())
 
 

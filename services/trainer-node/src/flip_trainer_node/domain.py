@@ -1,11 +1,12 @@
 """One attempt at a run, as its net's controller carries it through. Pure."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from flip_chassis.aggregate import Aggregate
-from flip_contracts.base import Message, ReasonCode, RunId, Sha256, TrustCode
+from flip_contracts.base import Message, ProjectId, ReasonCode, RunId, Sha256, TrustCode
 from flip_contracts.scheduler import RunAssigned
 from flip_contracts.trainer_node import AttemptEnded, EndRun, NetState, PrepareRun, TrustPreparedRun
 
@@ -34,11 +35,11 @@ NET_STATE: Mapping[Status, NetState] = {
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt. `prepared` has each ready Trust's number of cases, `ended` the Trusts where nothing of it is left."""
+    """An attempt. `prepared` has what each ready Trust told, `ended` the Trusts where nothing of it is left."""
 
     status: Status = "absent"
     assigned: RunAssigned | None = None
-    prepared: Mapping[TrustCode, int] = field(default_factory=dict[TrustCode, int])
+    prepared: Mapping[TrustCode, TrustPrepared] = field(default_factory=dict[TrustCode, TrustPrepared])
     job: str | None = None
     closing: AttemptClosing | None = None
     ended: frozenset[TrustCode] = frozenset()
@@ -59,6 +60,12 @@ class Attempt:
     def is_prepared(self) -> bool:
         """Whether every Trust's data set is ready."""
         return self.status == "preparing" and frozenset(self.prepared) == self.run.trusts
+
+    @property
+    def cohorts(self) -> Mapping[TrustCode, Sha256]:
+        """The digest of each ready Trust's cohort."""
+        told = {trust: ready.cohort_digest for trust, ready in self.prepared.items()}
+        return {trust: digest for trust, digest in told.items() if digest is not None}
 
     @property
     def is_gone(self) -> bool:
@@ -93,7 +100,15 @@ def note_prepared(attempt: Attempt, trust: TrustCode, report: TrustPreparedRun) 
     """A Trust of the run is ready; once, and only while the attempt waits for it."""
     if attempt.status != "preparing" or trust not in attempt.run.trusts or trust in attempt.prepared:
         return []
-    return [TrustPrepared(attempt_id=attempt.id, trust=trust, cases=report.cases, dataset_digest=report.dataset_digest)]
+    return [
+        TrustPrepared(
+            attempt_id=attempt.id,
+            trust=trust,
+            cases=report.cases,
+            dataset_digest=report.dataset_digest,
+            cohort_digest=report.cohort_digest,
+        )
+    ]
 
 
 def submit(attempt: Attempt, job: str, record: dict[str, Any]) -> list[Message]:
@@ -173,8 +188,8 @@ def evolve(attempt: Attempt, event: Message) -> Attempt:
     match event:
         case AttemptTaken(assigned=assigned):
             changed = Attempt("preparing", assigned)
-        case TrustPrepared(trust=trust, cases=cases):
-            changed = replace(attempt, prepared={**attempt.prepared, trust: cases})
+        case TrustPrepared(trust=trust):
+            changed = replace(attempt, prepared={**attempt.prepared, trust: event})
         case JobSubmitted(job=job):
             changed = replace(attempt, status="running" if attempt.status == "preparing" else attempt.status, job=job)
         case AttemptClosing():
@@ -201,25 +216,54 @@ def dataset_name(dataset_id: int) -> str:
     return f"Dataset{dataset_id:03d}_FLIP"
 
 
+def predicts(payload: Mapping[str, Any]) -> bool:
+    """Whether a run with this payload predicts; otherwise it trains."""
+    return payload["mode"] == "inference"
+
+
+def dataset_of(payload: Mapping[str, Any]) -> str:
+    """The name of the data set that a run with this payload has at each Trust."""
+    if predicts(payload):
+        [dataset] = payload["dataset_subdirs"]
+        return dataset_name(int(dataset))
+    return dataset_name(payload["dataset_id"])
+
+
+def cohort_digest(project_id: ProjectId, members: Iterable[tuple[int, str | None]]) -> Sha256:
+    """SHA-256 over the project and the members of its cohort, person and accession each, whatever their order.
+
+    The project is in it, so that the same cohort in another project can't be recognised by its digest.
+    """
+    lines = sorted(f"{person}\x1f{accession or ''}\n" for person, accession in members)
+    return hashlib.sha256("".join([f"{project_id}\n", *lines]).encode()).hexdigest()
+
+
 def results_name(assigned: RunAssigned) -> str:
     """A file name that says what the results are."""
     payload = assigned.payload
-    trained = f"{payload['model_configuration']}_fold-{payload['fold_id']}_{payload['num_rounds']}-rounds"
-    return f"{dataset_name(payload['dataset_id'])}_{trained}_{assigned.run_id}.zip"
+    if predicts(payload):
+        done = "predictions"
+    else:
+        done = f"{payload['model_configuration']}_fold-{payload['fold_id']}_{payload['num_rounds']}-rounds"
+    return f"{dataset_of(payload)}_{done}_{assigned.run_id}.zip"
 
 
-def job_record(assigned: RunAssigned, profile: Mapping[str, Any]) -> dict[str, Any]:
-    """What is trained, as `flip_nnunet.job.Job` reads it. A resumed run starts after its last completed round.
+def job_record(
+    assigned: RunAssigned, profile: Mapping[str, Any], cohorts: Mapping[TrustCode, Sha256]
+) -> dict[str, Any]:
+    """What is trained or predicted, as `flip_nnunet.job.read_job` reads it."""
+    common = {"run_id": str(assigned.run_id), "profile": dict(profile), "cohorts": dict(cohorts)}
+    return common | ({"payload": assigned.payload} if predicts(assigned.payload) else _training(assigned))
 
-    The seed is the run's own: every attempt of a run draws the same numbers.
-    """
+
+def _training(assigned: RunAssigned) -> dict[str, Any]:
+    """A resumed run starts after its last completed round. The seed is the run's own: every attempt of a run draws
+    the same numbers."""
     start = assigned.checkpoint.round + 1 if assigned.checkpoint else assigned.payload["starting_fed_round"]
     minimum = {} if assigned.minimum_trusts is None else {"minimum_sites": assigned.minimum_trusts}
     return {
-        "run_id": str(assigned.run_id),
-        "dataset_name": dataset_name(assigned.payload["dataset_id"]),
+        "dataset_name": dataset_of(assigned.payload),
         "payload": {**assigned.payload, "starting_fed_round": start},
-        "profile": dict(profile),
         "seed": assigned.run_id.int % 2**31,
         "aggregation_weights": dict(assigned.aggregation_weights),
         **minimum,
@@ -231,6 +275,6 @@ def object_of_round(assigned: RunAssigned, round_: int) -> str:
     return f"runs/{assigned.run_id}/rounds/{round_}.{assigned.attempt}.npz"
 
 
-def object_of_results(assigned: RunAssigned, digest: Sha256) -> str:
-    """Where the run's results are kept until `files` has scanned them."""
-    return f"runs/{assigned.run_id}/results/{digest}.zip"
+def object_of_results(run_id: RunId, digest: Sha256) -> str:
+    """Where a run's results are kept, before and after `files` has scanned them."""
+    return f"runs/{run_id}/results/{digest}.zip"

@@ -71,6 +71,7 @@ async def note_prepared(event: TrustPreparedRun, work: Work, said: Envelope) -> 
                     trust=trust,
                     cases=event.cases,
                     dataset_digest=event.dataset_digest,
+                    cohort_digest=event.cohort_digest,
                 )
             )
 

@@ -2,6 +2,7 @@
 
     <work>/runs/<run id>/events.jsonl         one JSON object a line, numbered by `seq` over all attempts of the run
                          rounds/round_<n>.npz the averaged weights of each round, `.sha256` beside them their digest
+                         earlier.zip          the results of an earlier run, where a prediction takes its model from it
 
 What the lines hold is `flip_nnunet.federation`'s and `flip_nnunet.conduct`'s word.
 """
@@ -31,6 +32,11 @@ class RunFolder:
     def round(self, number: int) -> Path:
         """The file of a round's weights."""
         return self.path / "rounds" / f"round_{number:05d}.npz"
+
+    @property
+    def earlier(self) -> Path:
+        """The file of an earlier run's results."""
+        return self.path / "earlier.zip"
 
     def make(self) -> None:
         """Have the folder there."""

@@ -6,7 +6,6 @@ command lines, the same lines of JSON to the driver and the same events of a run
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from flip_contracts.projects import Framework
 
@@ -22,10 +21,9 @@ class Runtime:
         """How an interpreter is told to run a module of the package."""
         return ("-m", f"{self.package}.{name}")
 
-    def site(self, runs: Path, minimum_cases: int) -> Mapping[str, str]:
-        """What the client at a Trust is told by its environment: the package's `site_settings`."""
-        prefix = self.package.upper()
-        return {f"{prefix}_RUNS": str(runs), f"{prefix}_MINIMUM_CASES": str(minimum_cases)}
+    def site(self, told: Mapping[str, str]) -> Mapping[str, str]:
+        """What the client at a Trust is told by its environment, under the package's names: its `site_settings`."""
+        return {f"{self.package.upper()}_{name}": value for name, value in told.items()}
 
     @property
     def trainer_script(self) -> str:

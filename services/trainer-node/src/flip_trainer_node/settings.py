@@ -1,5 +1,6 @@
 """The settings of the two roles: a net's controller at the hub, a net's worker at a Trust."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -85,6 +86,10 @@ class WorkerSettings(NodeSettings):
     """DSN of a role that may read the frozen cohorts in the Trust's cohort database."""
     minimum_cases: PositiveInt = 10
     """A Trust with fewer cases takes no part: their number would leave it."""
+    predictions: Literal["masks", "scores"] = "scores"
+    """What the Trust gives of what is predicted on its images: masks with their scores, or scores alone."""
+    models: Path | None = None
+    """Where the models lie that a prediction may name by their path at this Trust."""
 
     @property
     def site(self) -> TrustCode:
@@ -97,3 +102,15 @@ class WorkerSettings(NodeSettings):
     def runs(self) -> Path:
         """The folder of prepared runs, absolute."""
         return self.work.absolute() / "runs"
+
+    @property
+    def site_environment(self) -> Mapping[str, str]:
+        """What the framework's client is told of the Trust."""
+        told = {
+            "RUNS": str(self.runs),
+            "MINIMUM_CASES": str(self.minimum_cases),
+            "PREDICTIONS": self.predictions,
+        }
+        if self.models is not None:
+            told["MODELS"] = str(self.models.absolute())
+        return self.runtime.site(told)

@@ -29,6 +29,7 @@ _STAGES: Mapping[str, Stage] = {
     "fingerprint": "fingerprint",
     "preprocessing": "preprocessing",
     "training-started": "training",
+    "predicting": "predicting",
     "exported": "collecting",
 }
 """The kinds of line that begin a stage."""
@@ -55,6 +56,12 @@ def tell(line: Line, run: RunAssigned) -> list[Message]:
                 for trust, site in sorted(line["sites"].items())
                 for name, value in _numbers(site["metrics"])
             )
+        case "predicted":
+            said.extend(
+                MetricReported(**common, trust=trust, round=0, name=f"{line['dataset']}/dice/{name}", value=value)
+                for trust, site in sorted(line["sites"].items())
+                for name, value in _means(site["scores"])
+            )
         case _:
             pass
     return said
@@ -67,6 +74,14 @@ def _numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield from _numbers({f"{name}/{number}": each for number, each in enumerate(value, start=1)})
         elif value is not None:
             yield name, float(value)
+
+
+def _means(scores: Mapping[str, Any] | None) -> Iterator[tuple[str, float]]:
+    """The mean Dice of each structure that the Trust tells one of."""
+    dices: Mapping[str, Any] = {} if scores is None else scores["dice"]
+    for name, dice in sorted(dices.items()):
+        if dice is not None:
+            yield name, dice["mean"]
 
 
 def round_complete(line: Line, run: RunAssigned, object_: str) -> RoundComplete:
@@ -87,7 +102,9 @@ def archive(line: Line) -> Path:
     return Path(line["archive"])
 
 
-def results_collected(run: RunAssigned, object_: str, digest: Sha256, size_bytes: int) -> ResultsCollected:
+def results_collected(
+    run: RunAssigned, object_: str, digest: Sha256, size_bytes: int, seal: Sha256
+) -> ResultsCollected:
     """Results that are stored."""
     return ResultsCollected(
         run_id=run.run_id,
@@ -98,6 +115,7 @@ def results_collected(run: RunAssigned, object_: str, digest: Sha256, size_bytes
         name=results_name(run),
         digest=digest,
         size_bytes=size_bytes,
+        seal=seal,
     )
 
 

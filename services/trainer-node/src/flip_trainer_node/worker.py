@@ -13,7 +13,7 @@ from pathlib import Path
 from flip_chassis.database import UNREACHABLE, Row, connect
 from flip_chassis.service import Backbone
 from flip_chassis.telemetry import log
-from flip_contracts.base import ProjectId, Report, RunId
+from flip_contracts.base import ProjectId, Report, RunId, Sha256
 from flip_contracts.trainer_node import (
     EndRun,
     PrepareRun,
@@ -79,30 +79,34 @@ class Worker:
     async def _prepare(self, command: PrepareRun) -> Report | None:
         common = {"run_id": command.run_id, "project_id": command.project_id, "attempt": command.attempt}
         try:
-            if not await self._is_frozen(command.project_id):
-                raise dataset.CannotPrepare("cohort-not-frozen")
+            cohort = await self._cohort_digest(command.project_id)
             prepared = await self._unless_ended(command, self._request(command))
         except dataset.CannotPrepare as refusal:
             log.warning("the Trust can't take part in a run", run_id=str(command.run_id), reason=refusal.reason)
             return TrustRefusedRun(**common, reason=refusal.reason)
         except dataset.NotWanted:
             return None
-        return TrustPreparedRun(**common, cases=prepared.cases, dataset_digest=prepared.digest)
+        return TrustPreparedRun(**common, cases=prepared.cases, dataset_digest=prepared.digest, cohort_digest=cohort)
 
-    async def _is_frozen(self, project_id: ProjectId) -> bool:
+    async def _cohort_digest(self, project_id: ProjectId) -> Sha256:
+        """The digest of the project's frozen cohort as it is now. Raises CannotPrepare where there is none."""
         dsn = self.settings.frozen_cohort.get_secret_value()
         async with asyncio.timeout(_COHORT_PATIENCE_S), connect(dsn) as db:
-            return await db.fetchval(
-                "SELECT EXISTS (SELECT FROM frozen.cohort_member WHERE project_id = $1)", project_id
+            members = await db.fetch(
+                "SELECT person_id, accession_id FROM frozen.cohort_member WHERE project_id = $1", project_id
             )
+        if not members:
+            raise dataset.CannotPrepare("cohort-not-frozen")
+        return domain.cohort_digest(project_id, [(row["person_id"], row["accession_id"]) for row in members])
 
     def _request(self, command: PrepareRun) -> dataset.Request:
         return dataset.Request(
             project=self.settings.data / "projects" / str(command.project_id),
             project_id=command.project_id,
             run=self._folder(command.run_id),
-            name=domain.dataset_name(command.payload["dataset_id"]),
+            name=domain.dataset_of(command.payload),
             minimum_cases=self.settings.minimum_cases,
+            unlabelled=domain.predicts(command.payload),
         )
 
     async def _unless_ended(self, command: PrepareRun, request: dataset.Request) -> dataset.Prepared:

@@ -1,0 +1,34 @@
+"""What a site can be asked, and how a failure of it is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from flip_nnunet.message import Message, SiteFailed, SiteFailure
+
+_LOG = logging.getLogger(__name__)
+
+Operation = Callable[[Message], Message]
+
+
+class Operations:
+    """A site in one run: operations by name, each of which takes a message and answers with one."""
+
+    def __init__(self, operations: Mapping[str, Operation]) -> None:
+        self._operations = dict(operations)
+
+    def handle(self, operation: str, message: Message) -> Message:
+        """Do one operation; a failure comes back as a message (`message.settle` raises it at the hub).
+
+        What the hub hears of an unexpected error is its type alone: its text may name a case. The log has the rest.
+        """
+        if operation not in self._operations:
+            return SiteFailure("operation-unknown", f"{operation!r} is no operation of a site").as_message()
+        try:
+            return self._operations[operation](message)
+        except SiteFailed as failed:
+            return failed.failure.as_message()
+        except Exception as error:
+            _LOG.exception("%s failed", operation)
+            return SiteFailure("unexpected-error", f"{type(error).__name__}; the site's log has more").as_message()
