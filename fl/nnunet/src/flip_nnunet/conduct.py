@@ -8,7 +8,7 @@ from typing import Any
 from flip_nnunet.aggregation import TooFewContributions
 from flip_nnunet.attempt import Attempt
 from flip_nnunet.events import EventLog
-from flip_nnunet.federation import Outcome, Sites, federate
+from flip_nnunet.federation import Outcome, Sites, Tell, federate
 from flip_nnunet.job import Job
 from flip_nnunet.message import NO_ANSWER, SiteFailure, SitesFailed
 from flip_nnunet.store import FolderStore
@@ -32,18 +32,27 @@ def conduct(attempt: Attempt, sites_for: Callable[[Job], Sites], silent: Collect
     (it would fail again); the latter two have a `reason` code and a `detail`. Raises what ended it.
     `silent` has at any time the sites that left the last operation unanswered; the sites keep it up to date.
     """
+
+    def work(tell: Tell) -> dict[str, Any]:
+        job = Job.model_validate(attempt.job)
+        return _facts(federate(sites_for(job), job, FolderStore(attempt.run_folder), tell))
+
+    report(attempt, work, silent)
+
+
+def report(attempt: Attempt, work: Callable[[Tell], dict[str, Any]], silent: Collection[str]) -> None:
+    """Do an attempt's `work`, which gives the facts of its outcome, and tell its beginning and its end as `conduct`."""
     with EventLog(attempt.run_folder, attempt.number) as events:
         events.tell({"kind": "started", "sites": list(attempt.trusts)})
         try:
-            job = Job.model_validate(attempt.job)
-            outcome = federate(sites_for(job), job, FolderStore(attempt.run_folder), events.tell)
+            facts = work(events.tell)
         except SystemExit:  # how a framework ends the process of an aborted run, if it notices first
             events.tell(_ending(Interrupted("job-aborted", "the framework ended the run's process"), silent))
             raise
         except Exception as error:
             events.tell(_ending(error, silent))
             raise
-        events.tell({"kind": "finished"} | _facts(outcome))
+        events.tell({"kind": "finished"} | facts)
 
 
 def _ending(error: Exception, silent: Collection[str]) -> dict[str, Any]:

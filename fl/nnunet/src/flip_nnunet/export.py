@@ -57,7 +57,7 @@ def export(model: TrainedModel, job: Job, seal: Json, results: Path) -> Path:
         "files": files,
     }
     _write_json(model_folder / "seal.json", {**seal, "digests": digests})
-    return _zip(folder, results)
+    return zip_folder(folder, results)
 
 
 def file_digest(file: Path) -> str:
@@ -85,13 +85,14 @@ def _checkpoint(model: TrainedModel, job: Job) -> Json:
     return {"network_weights": {name: tensors[owner] for name, owner in ties.items()}, **record}
 
 
-def _zip(folder: Path, results: Path) -> Path:
+def zip_folder(folder: Path, results: Path) -> Path:
+    """Zip `folder`, which lies in `results`, beside it; equal folders make equal zips. Returns the zip."""
     archive = results / f"{folder.name}.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
         for file in _files(folder):
             member = zipfile.ZipInfo(file.relative_to(results).as_posix(), _EPOCH)
             member.external_attr = 0o644 << 16
-            member.compress_type = zipfile.ZIP_STORED if file.suffix == ".pth" else zipfile.ZIP_DEFLATED
+            member.compress_type = zipfile.ZIP_STORED if file.suffix in {".pth", ".pt"} else zipfile.ZIP_DEFLATED
             with file.open("rb") as source, zipped.open(member, "w", force_zip64=True) as target:
                 shutil.copyfileobj(source, target)
     return archive
