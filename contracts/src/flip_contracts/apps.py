@@ -1,9 +1,10 @@
-"""What a researcher's app says of itself: the files it must have, and its `config.json`. Pure.
+"""What a researcher's app says of itself: the files it must have, and its configuration. Pure.
 
 Whoever starts a run and whoever carries it out read it by the same code.
 """
 
 import json
+import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
@@ -14,13 +15,18 @@ from flip_contracts.base import TrustCode
 from flip_contracts.projects import Framework
 
 CONFIG = "config.json"
+PYPROJECT = "pyproject.toml"
 REQUIRED_FILES: Mapping[Framework, tuple[str, ...]] = {
     "nvflare": ("trainer.py", "validator.py"),
-    "flower": ("client_app.py", "pyproject.toml"),
+    "flower": ("client_app.py", PYPROJECT),
 }
 """The files without which an app can't train, by framework. A Flower app has `client_app.py` in any folder."""
 
 Aggregator = Literal["InTimeAccumulateWeightedAggregator", "AccumulateWeightedAggregator"]
+SERVER_ROUNDS, LOCAL_EPOCHS = "num-server-rounds", "local-epochs"
+"""What a Flower app calls its rounds."""
+_OBJECT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
+
 Rounds = Annotated[int, Field(ge=1, le=99)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -34,7 +40,9 @@ class Problem:
 
 
 class AppConfigInvalid(ValueError):
-    """An app's `config.json` can't be used. `problems` has all that is wrong with it."""
+    """An app's configuration can't be used. `problems` has all that is wrong with it."""
+
+    code = "config-invalid"
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems
@@ -42,7 +50,7 @@ class AppConfigInvalid(ValueError):
 
 
 class AppConfig(BaseModel):
-    """The part of an NVFLARE app's `config.json` that the platform acts on. Other keys are the app's own."""
+    """What the platform acts on, of an NVFLARE app by the names in its `config.json`. Other keys are the app's own."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
@@ -76,6 +84,79 @@ def read_app_config(text: bytes | None) -> AppConfig:
         return AppConfig.model_validate(app_settings(text))
     except ValidationError as error:
         raise AppConfigInvalid([_problem(each["loc"], each["msg"]) for each in error.errors()]) from None
+
+
+class FlowerApp(BaseModel):
+    """What the platform reads in a Flower app's `pyproject.toml`, at `tool.flwr.app`."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    clientapp: Annotated[str, Field(pattern=_OBJECT)]
+    """Where the ClientApp is: `package.module:name`."""
+    serverapp: Annotated[str, Field(pattern=_OBJECT)] | None = None
+    run_config: dict[str, Any] = {}
+    """The run's configuration; what is written as a table is one key a line, its parts joined by points."""
+
+    @property
+    def module(self) -> str:
+        """The module of the ClientApp."""
+        return self.clientapp.partition(":")[0]
+
+    @property
+    def config(self) -> AppConfig:
+        """Its rounds. Raises `AppConfigInvalid`."""
+        names = {"GLOBAL_ROUNDS": SERVER_ROUNDS, "LOCAL_ROUNDS": LOCAL_EPOCHS}
+        given = {ours: self.run_config[theirs] for ours, theirs in names.items() if theirs in self.run_config}
+        try:
+            return AppConfig.model_validate(given)
+        except ValidationError as error:
+            problems = [Problem(names[str(each["loc"][0])], each["msg"]) for each in error.errors()]
+            raise AppConfigInvalid(problems) from None
+
+
+def read_flower_app(files: Mapping[str, bytes]) -> FlowerApp:
+    """What a Flower app's `pyproject.toml` says. Raises `AppConfigInvalid`.
+
+    The platform serves every app itself, by federated averaging: a ServerApp that an app brings would be a researcher's
+    code at the hub, and is refused.
+    """
+    try:
+        flwr: Any = tomllib.loads(files[PYPROJECT].decode())["tool"]["flwr"]["app"]
+        given = {**flwr["components"], "run_config": _flat(flwr.get("config", {}))}
+        app = FlowerApp.model_validate(given)
+    except KeyError as error:
+        raise AppConfigInvalid([Problem(PYPROJECT, f"{error.args[0]} is missing")]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AppConfigInvalid([Problem(PYPROJECT, f"is not TOML: {error}")]) from None
+    except (TypeError, AttributeError):
+        raise AppConfigInvalid([Problem(PYPROJECT, "tool.flwr.app must be a table of tables")]) from None
+    except ValidationError as error:
+        raise AppConfigInvalid([_problem(each["loc"], each["msg"]) for each in error.errors()]) from None
+    if _file_of(app.module) not in files:
+        raise AppConfigInvalid([Problem("clientapp", f"{_file_of(app.module)} is missing")])
+    if app.serverapp and _file_of(app.serverapp.partition(":")[0]) in files:
+        raise AppConfigInvalid([Problem("serverapp", "the platform has its own; leave the file out")])
+    return app
+
+
+def read_config(framework: Framework, files: Mapping[str, bytes]) -> AppConfig:
+    """The configuration of an app of either framework. Raises `AppConfigInvalid`."""
+    return read_app_config(files.get(CONFIG)) if framework == "nvflare" else read_flower_app(files).config
+
+
+def _file_of(module: str) -> str:
+    return module.replace(".", "/") + ".py"
+
+
+def _flat(table: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= (
+            _flat(cast("Mapping[str, Any]", value), f"{above}{key}.")
+            if isinstance(value, dict)
+            else {above + key: value}
+        )
+    return flat
 
 
 def app_settings(text: bytes | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from flip_contracts.apps import CONFIG, AppConfig, read_app_config
+from flip_contracts.apps import AppConfig
 from flip_nnunet.aggregation import Aggregate, aggregate
 from flip_nnunet.contribution import RoundTerms
 from flip_nnunet.export import file_digest
@@ -27,12 +27,14 @@ from flip_nnunet.message import (
 )
 
 from flip_apps.answers import AnswerInvalid, said_in_round, validated
-from flip_apps.files import as_arrays
+from flip_apps.files import as_arrays, configuration
 from flip_apps.job import AppJob
 from flip_apps.results import AppResults, write_results
+from flip_apps.site import Point
 
 GLOBAL_MODEL, BEST_MODEL = "SRV_FL_global_model.pt", "SRV_best_FL_global_model.pt"
 """The hub's models in cross-site validation, by the names that NVFLARE has for them."""
+_OFFERED = ("local_model", "each_round")
 _MOST_STEPS = 10**9
 """No site has done more iterations in a round; a larger number would only be there to outweigh the others."""
 
@@ -60,12 +62,20 @@ class Best:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What the sites' apps can do beside training."""
+
+    local_models: bool
+    each_round: bool
+
+
 def federate_app(sites: Sites, job: AppJob, files: Mapping[str, bytes], store: Store, tell: Tell) -> AppOutcome:
     """Train the app in `files` over `sites`, validate every model at every site and write the results.
 
     Raises `AppConfigInvalid`, `SitesFailed`, `TooFewContributions` or the store's `RoundMissing`.
     """
-    config = read_app_config(files.get(CONFIG))
+    config = configuration(job, files)
     config.check_trusts(sites.names())
     return _AppFederation(sites, job, config, files, store, tell).run()
 
@@ -85,10 +95,10 @@ class _AppFederation:
     def run(self) -> AppOutcome:
         names = sorted(self.sites.names())
         self.tell({"kind": "preparing", "sites": names})
-        local_models = self._install()
-        weights = self._train(self._first_weights(names[0]))
+        offers = self._install()
+        weights = self._train(self._first_weights(names[0]), validating=offers.each_round)
         self.tell({"kind": "validating"})
-        validation = self._cross_validate(weights, names if local_models else [])
+        validation = self._cross_validate(weights, names if offers.local_models else [])
         self._let_go()
         archive = self._export(weights, validation)
         archive_sha256 = file_digest(archive)
@@ -100,11 +110,11 @@ class _AppFederation:
 
     # --- training -------------------------------------------------------------------------------------------------
 
-    def _install(self) -> bool:
-        """Give every site the app; answers whether the sites can hand out models of their own."""
+    def _install(self) -> Offers:
+        """Give every site the app."""
         replies = settle("install", self.sites.ask("install", Message(arrays=as_arrays(self.files))))
         self.versions = {site: reply.meta["versions"] for site, reply in replies.items()}
-        return all(reply.meta["local_model"] is True for reply in replies.values())
+        return Offers(*(all(reply.meta[name] is True for reply in replies.values()) for name in _OFFERED))
 
     def _first_weights(self, first: str) -> Weights:
         """The network's first weights, of one site for all."""
@@ -114,7 +124,7 @@ class _AppFederation:
             raise SitesFailed("initialise", {first: failure})
         return weights
 
-    def _train(self, weights: Weights) -> Weights:
+    def _train(self, weights: Weights, *, validating: bool) -> Weights:
         start, rounds = self.job.starting_round, self.config.global_rounds
         parameters = sum(array.size for array in weights.values())
         if start:
@@ -122,7 +132,16 @@ class _AppFederation:
         self.tell({"kind": "training-started", "round": start, "rounds": rounds, "parameters": parameters})
         for number in range(start, rounds):
             weights = self._round(number, weights)
+            if validating:
+                self._validate_round(number, weights)
         return weights
+
+    def _validate_round(self, number: int, weights: Weights) -> None:
+        """Let every site validate what a round gave, and tell the metrics as points at that round."""
+        answers = self._usable("validate", self.sites.ask("validate", Message({"owner": GLOBAL_MODEL}, weights)))
+        for site, answer in answers.items():
+            for name, value in validated(answer).items():
+                self._tell_point(number, site, Point(name, value, float(number)))
 
     def _round(self, number: int, weights: Weights) -> Weights:
         started, names = time.monotonic(), self.sites.names()
@@ -174,17 +193,7 @@ class _AppFederation:
                 yield site, invalid.failure.as_message()
                 continue
             for point in points:
-                self.tell(
-                    {
-                        "kind": "metric",
-                        "round": number,
-                        "site": site,
-                        "name": point.label,
-                        "value": point.value,
-                        "x": point.x,
-                        "axis": point.axis,
-                    }
-                )
+                self._tell_point(number, site, point)
             if score is not None:
                 scores[site] = score
             yield site, answer
@@ -198,6 +207,19 @@ class _AppFederation:
         score = sum(share * scores[site] for site, share in sorted(counted.items()))
         if self.best is None or score > self.best.score:
             self.best = Best(number - 1, score)
+
+    def _tell_point(self, number: int, site: str, point: Point) -> None:
+        self.tell(
+            {
+                "kind": "metric",
+                "round": number,
+                "site": site,
+                "name": point.label,
+                "value": point.value,
+                "x": point.x,
+                "axis": point.axis,
+            }
+        )
 
     def _tell_excluded(self, number: int, site: str, why: SiteFailure) -> None:
         self.tell(

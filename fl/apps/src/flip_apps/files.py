@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from flip_contracts.apps import CONFIG, AppConfig, app_settings
+from flip_contracts.apps import CONFIG, AppConfig, app_settings, read_config
 from flip_nnunet.message import Array
 
 from flip_apps.job import AppJob
@@ -45,6 +45,12 @@ def check_files(files: Mapping[str, bytes], job: AppJob) -> None:
             raise FilesDiffer(f"files: {name} has another digest than the job says")
 
 
+def configuration(job: AppJob, files: Mapping[str, bytes]) -> AppConfig:
+    """The app's configuration, with what the run was started with in its place. Raises `AppConfigInvalid`."""
+    config = read_config(job.framework, files)
+    return config if job.local_rounds is None else config.model_copy(update={"local_rounds": job.local_rounds})
+
+
 def as_arrays(files: Mapping[str, bytes]) -> dict[str, Array]:
     """Files as a message carries them."""
     return {name: np.frombuffer(content, np.uint8) for name, content in files.items()}
@@ -56,7 +62,7 @@ def from_arrays(arrays: Mapping[str, Array]) -> dict[str, bytes]:
 
 
 def install(files: Mapping[str, bytes], job: AppJob, config: AppConfig, folder: Path) -> None:
-    """Write the app's files to `folder`, anew; `config.json` with every field of the platform's in it.
+    """Write the app's files to `folder`, anew; an NVFLARE app's `config.json` with every field of the platform's.
 
     So an app finds LOCAL_ROUNDS and the others even if it leaves them to their defaults, and finds there what a run
     was started with instead.
@@ -66,6 +72,6 @@ def install(files: Mapping[str, bytes], job: AppJob, config: AppConfig, folder: 
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
-    effective = config if job.local_rounds is None else config.model_copy(update={"local_rounds": job.local_rounds})
-    settings = app_settings(files.get(CONFIG)) | effective.model_dump(mode="json", by_alias=True)
-    (folder / CONFIG).write_text(json.dumps(settings, indent=2), "utf-8")
+    if job.framework == "nvflare":
+        settings = app_settings(files.get(CONFIG)) | config.model_dump(mode="json", by_alias=True)
+        (folder / CONFIG).write_text(json.dumps(settings, indent=2), "utf-8")

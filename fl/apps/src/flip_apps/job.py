@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from flip_contracts.apps import Rounds
+from flip_contracts.projects import Framework
 from flip_nnunet.message import digest
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
@@ -24,6 +25,7 @@ class AppJob(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["app"]
+    framework: Framework
     run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
     project_id: str
     query: str

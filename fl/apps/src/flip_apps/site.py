@@ -22,12 +22,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from flip import ProjectData
+from flip import ProjectData, QueryDiffers
 from flip.app import DATA_VARIABLE, LOCAL_DEV, RESOURCES_VARIABLE
-from flip_contracts.apps import CONFIG, AppConfig, AppConfigInvalid, read_app_config
+from flip_contracts.apps import AppConfig, AppConfigInvalid
 from flip_nnunet.message import Message, SiteFailed, SiteFailure, Weights
 
-from flip_apps.files import FilesDiffer, check_files, from_arrays, install
+from flip_apps.files import FilesDiffer, check_files, configuration, from_arrays, install
 from flip_apps.job import AppJob
 
 _LOG = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class Place:
     """A folder of the run's for what it keeps."""
     job: AppJob
     config: AppConfig
+    """The app's configuration, with what the run was started with in its place."""
 
 
 class App(Protocol):
@@ -78,6 +79,8 @@ class App(Protocol):
 
     has_local_model: bool
     """Whether it can hand out the model that it trained itself."""
+    is_validated_each_round: bool
+    """Whether its framework validates the global model after every round, and not only the last."""
 
     def first_weights(self) -> Weights:
         """The weights of the network before its first round."""
@@ -145,12 +148,12 @@ class AppWorker:
             return SiteFailure("app-failed", f"{type(error).__name__}{place}; the site's log has more").as_message()
 
     def _install(self, message: Message) -> Message:
-        """Take the app's files (arrays) and load them. -> meta versions, local_model."""
+        """Take the app's files (arrays) and load them. -> meta versions, local_model, each_round."""
         self._check_data()
         files = from_arrays(message.arrays)
         try:
             check_files(files, self.job)
-            config = read_app_config(files.get(CONFIG))
+            config = configuration(self.job, files)
         except (FilesDiffer, AppConfigInvalid) as refused:
             raise SiteFailed("app-refused", str(refused)) from None
         install(files, self.job, config, self._folder("app"))
@@ -161,7 +164,8 @@ class AppWorker:
         _LOG.info("the app of run %s has the digest %s", self.job.run_id, self.job.app_digest)
         self.app = self.load(Place(self.site, self._folder("app"), workspace, self.job, config))
         versions = {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()}
-        return Message({"versions": versions, "local_model": self.app.has_local_model})
+        offers = {"local_model": self.app.has_local_model, "each_round": self.app.is_validated_each_round}
+        return Message({"versions": versions} | offers)
 
     def _initialise(self, _: Message) -> Message:
         """-> arrays: the network's first weights."""
@@ -211,7 +215,10 @@ class AppWorker:
         if not (self.data / DATA).is_dir():
             raise SiteFailed("run-not-prepared", "the Trust has not prepared this run for an app")
         project = ProjectData.of_trust(self.data / DATA, self._folder("resources"))
-        studies = len(project.frame(self.job.project_id, self.job.query))
+        try:
+            studies = len(project.frame(self.job.project_id, self.job.query))
+        except QueryDiffers as differs:
+            raise SiteFailed("query-differs", str(differs)) from None
         if studies < self.minimum_cases:
             raise SiteFailed("too-few-cases", f"the site takes part with {self.minimum_cases} studies or more")
 

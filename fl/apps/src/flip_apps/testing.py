@@ -56,6 +56,7 @@ def app_job(run_id: str, files: Mapping[str, bytes], **changes: Any) -> dict[str
     """The record of a job that trains the app in `files`."""
     given = {
         "kind": APP,
+        "framework": "nvflare",
         "run_id": run_id,
         "project_id": PROJECT_ID,
         "query": QUERY,

@@ -91,6 +91,7 @@ class NvflareApp:
     """`flip_apps.site.App` of an NVFLARE app, of either kind: `Executor` or MONAI FL's `ClientAlgo`."""
 
     has_local_model = True
+    is_validated_each_round = False
 
     def __init__(self, place: Place) -> None:
         self._place = place
