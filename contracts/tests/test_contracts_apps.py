@@ -1,4 +1,4 @@
-"""An app's `config.json` is read strictly: what is wrong is named, and nothing else is taken in its place."""
+"""An app's configuration is read strictly: what is wrong is named, and nothing else is taken in its place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from flip_contracts.apps import AppConfig, AppConfigInvalid, read_app_config
+from flip_contracts.apps import AppConfig, AppConfigInvalid, read_app_config, read_config, read_flower_app
 
 pytestmark = pytest.mark.requirement("FILE-4")
 
@@ -88,3 +88,47 @@ def test_other_keys_are_left_to_the_app():
 def test_what_is_no_json_object_or_says_a_thing_twice_is_refused(text: bytes, field: str):
     with pytest.raises(AppConfigInvalid, match=f"^{field}: "):
         read_app_config(text)
+
+
+FLOWER = """
+[tool.flwr.app.components]
+clientapp = "app.client_app:app"
+serverapp = "app.server_app:app"
+[tool.flwr.app.config]
+num-server-rounds = 3
+[tool.flwr.app.config.optimizer]
+rate = 0.1
+"""
+
+
+def flower(text: str = FLOWER, *more: str) -> dict[str, bytes]:
+    return {"pyproject.toml": text.encode(), "app/client_app.py": b""} | dict.fromkeys(more, b"")
+
+
+@pytest.mark.requirement("FILE-5")
+def test_a_flower_app_is_configured_by_its_pyproject():
+    config = read_config("flower", flower())
+    assert (config.global_rounds, config.local_rounds) == (3, 1)
+    assert read_flower_app(flower()).run_config == {"num-server-rounds": 3, "optimizer.rate": 0.1}
+
+
+@pytest.mark.requirement("FILE-5")
+@pytest.mark.parametrize(
+    ("files", "field"),
+    [
+        ({}, "pyproject.toml"),
+        (flower("["), "pyproject.toml"),
+        (flower("[tool.flwr]"), "pyproject.toml"),
+        (flower("[tool.flwr]\napp = 1"), "pyproject.toml"),
+        (flower(FLOWER.replace("app.client_app:app", "app.client_app")), "clientapp"),
+        (flower(FLOWER.replace("app.client_app:app", "other:app")), "clientapp"),
+        (flower(FLOWER, "app/server_app.py"), "serverapp"),
+        (flower(FLOWER.replace("= 3", "= 0")), "num-server-rounds"),
+        (flower(FLOWER.replace("= 3", '= "3"')), "num-server-rounds"),
+        (flower(FLOWER.replace("= 3", "= 3\nlocal-epochs = 100")), "local-epochs"),
+    ],
+)
+def test_what_is_wrong_with_a_flower_app_is_named(files: dict[str, bytes], field: str):
+    with pytest.raises(AppConfigInvalid) as refused:
+        read_config("flower", files)
+    assert [problem.field for problem in refused.value.problems] == [field]

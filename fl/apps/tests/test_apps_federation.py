@@ -283,6 +283,21 @@ def test_the_points_of_metrics_are_told_by_trust(tmp_path: Path):
     federation.run()
     points = [(line["site"], line["name"], line["x"], line["axis"]) for line in federation.kinds("metric")]
     assert sorted(points) == [(site, "LOSS", float(x), "round") for site in TRUSTS for x in (0, 1)]
+    by_round = [
+        {site: said["metrics"] for site, said in line["sites"].items()} for line in federation.kinds("round-complete")
+    ]
+    assert by_round == [{site: {"LOSS": float(number)} for site in TRUSTS} for number in (0, 1)]
+
+
+@pytest.mark.requirement("RUN-8")
+def test_where_the_framework_validates_each_round_its_metrics_are_points_of_the_round(tmp_path: Path):
+    federation = Federation(tmp_path, {"GLOBAL_ROUNDS": 2}, adding(is_validated_each_round=True))
+    federation.run()
+    means = [(line["site"], line["x"], line["value"]) for line in federation.kinds("metric") if line["name"] == "mean"]
+    assert sorted(means) == [(site, float(number), 3.0 * (number + 1)) for site in TRUSTS for number in (0, 1)]
+    assert all(
+        line["sites"]["KCH"]["metrics"].keys() == {"LOSS", "mean"} for line in federation.kinds("round-complete")
+    )
 
 
 def test_a_metric_whose_name_could_be_a_message_leaves_the_contribution_out(tmp_path: Path):

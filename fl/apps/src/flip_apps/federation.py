@@ -91,6 +91,8 @@ class _AppFederation:
     best: Best | None = None
     versions: dict[str, Json] = field(default_factory=dict)
     digests: dict[int, str] = field(default_factory=dict)
+    latest: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Each site's last value of each metric in the round under way."""
 
     def run(self) -> AppOutcome:
         names = sorted(self.sites.names())
@@ -131,9 +133,7 @@ class _AppFederation:
             weights = self.store.load_round(start - 1)
         self.tell({"kind": "training-started", "round": start, "rounds": rounds, "parameters": parameters})
         for number in range(start, rounds):
-            weights = self._round(number, weights)
-            if validating:
-                self._validate_round(number, weights)
+            weights = self._round(number, weights, validating=validating)
         return weights
 
     def _validate_round(self, number: int, weights: Weights) -> None:
@@ -143,8 +143,9 @@ class _AppFederation:
             for name, value in validated(answer).items():
                 self._tell_point(number, site, Point(name, value, float(number)))
 
-    def _round(self, number: int, weights: Weights) -> Weights:
+    def _round(self, number: int, weights: Weights, *, validating: bool) -> Weights:
         started, names = time.monotonic(), self.sites.names()
+        self.latest = {site: {} for site in names}
         scores: dict[str, float] = {}
         terms = RoundTerms(
             number, self.job.app_digest, weights, dict.fromkeys(names, _MOST_STEPS), self.job.largest_update
@@ -159,13 +160,15 @@ class _AppFederation:
         )
         self._note_score(number, scores, aggregated)
         self.digests[number] = self.store.save_round(number, aggregated.weights)
+        if validating:
+            self._validate_round(number, aggregated.weights)
         self.tell(
             {
                 "kind": "round-complete",
                 "round": number,
                 "rounds": self.config.global_rounds,
                 "digest": self.digests[number],
-                "sites": _shown(aggregated),
+                "sites": _shown(aggregated, self.latest),
                 "seconds": round(time.monotonic() - started, 3),
             }
         )
@@ -209,6 +212,7 @@ class _AppFederation:
             self.best = Best(number - 1, score)
 
     def _tell_point(self, number: int, site: str, point: Point) -> None:
+        self.latest[site][point.label] = point.value
         self.tell(
             {
                 "kind": "metric",
@@ -305,14 +309,17 @@ def _only_valid(answers: Answers) -> Answers:
             yield site, answer
 
 
-def _shown(aggregated: Aggregate) -> Json:
-    """What is told of each site whose contribution counts in a round. Its metrics are told by lines of their own."""
+def _shown(aggregated: Aggregate, latest: Mapping[str, Mapping[str, float]]) -> Json:
+    """What is told of each site whose contribution counts in a round; of its metrics the latest values.
+
+    Every point has a line of its own.
+    """
     return {
         site: {
             "steps": checked.contribution.cases,
             "weight": aggregated.shares[site],
             "update": checked.update,
-            "metrics": {},
+            "metrics": dict(latest[site]),
             "seconds": checked.contribution.seconds,
         }
         for site, checked in aggregated.contributions.items()

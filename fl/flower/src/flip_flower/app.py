@@ -126,7 +126,7 @@ def _metrics(answer: RecordDict, kind: str) -> MetricRecord:
 
 def _examples(metrics: MetricRecord) -> int:
     examples: Any = metrics.get(_EXAMPLES)
-    if isinstance(examples, bool) or not isinstance(examples, int | float) or examples != int(examples) or examples < 1:
+    if not isinstance(examples, int | float) or not float(examples).is_integer() or examples < 1:
         raise SiteFailed("wrong-weight", f"{_EXAMPLES}: must be a whole number above 0")
     return int(examples)
 
