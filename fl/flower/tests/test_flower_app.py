@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,8 +61,8 @@ def app(folder: Path, body: str = "pass", client: str = CLIENT) -> FlowerClientA
     texts = {"pyproject.toml": PROJECT, "client_app.py": client.replace("TRAIN", body)}
     for name, text in texts.items():
         (folder / name).write_text(text)
-    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
-    job = AppJob.model_validate(app_job("run", {}, framework="flower", files=digests))
+    files = {name: text.encode() for name, text in texts.items()}
+    job = AppJob.model_validate(app_job("run", files, framework="flower"))
     return FlowerClientApp(Place("KCH", folder, folder / "workspace", job, AppConfig(GLOBAL_ROUNDS=4, LOCAL_ROUNDS=2)))
 
 
