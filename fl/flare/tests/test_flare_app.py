@@ -190,7 +190,7 @@ def test_an_app_that_lacks_something_is_refused_with_what_it_lacks(
     place: Place, changed: dict[str, str | None], named: str
 ):
     with pytest.raises(SiteFailed, match=named) as failed:
-        app(place, **changed)
+        app(place, "return shareable", **changed)
     assert failed.value.failure.code == "app-incomplete"
 
 

@@ -63,7 +63,8 @@ def app(folder: Path, body: str = "pass", client: str = CLIENT) -> FlowerClientA
         (folder / name).write_text(text)
     files = {name: text.encode() for name, text in texts.items()}
     job = AppJob.model_validate(app_job("run", files, framework="flower"))
-    return FlowerClientApp(Place("KCH", folder, folder / "workspace", job, AppConfig(GLOBAL_ROUNDS=4, LOCAL_ROUNDS=2)))
+    config = AppConfig.model_validate({"GLOBAL_ROUNDS": 4, "LOCAL_ROUNDS": 2})
+    return FlowerClientApp(Place("KCH", folder, folder / "workspace", job, config))
 
 
 def test_an_app_finds_its_round_its_site_its_project_and_its_own_configuration(folder: Path):
