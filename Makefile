@@ -73,11 +73,11 @@ lock: ## pin every requirement set by hash
 LOCAL_STACK := $(BIN)/flip-local
 
 .PHONY: demo
-demo: venv trainer-flare ## install what is missing, start the stack, play the main job, show the result
+demo: venv trainer-flare trainer-flower ## install what is missing, start the stack, play the main job, show the result
 	@$(BIN)/python -m flip_local.demo
 
 .PHONY: up
-up: venv trainer-flare ## start the local stack
+up: venv trainer-flare trainer-flower ## start the local stack
 	@$(LOCAL_STACK) install
 	@$(LOCAL_STACK) up
 
@@ -109,6 +109,11 @@ RUNS ?= 100
 chaos: venv ## many seeded runs with faults, on real parts: make chaos RUNS=1000
 	$(LOCAL_STACK) install
 	$(BIN)/python -m tests.chaos --runs $(RUNS)
+
+.PHONY: faults
+faults: venv trainer-flare trainer-flower ## kill every part of a net at every stage of a run, written to docs/faults.md
+	$(LOCAL_STACK) install
+	$(BIN)/python -m tests.faults --page docs/faults.md
 
 .PHONY: test-fast
 test-fast: venv ## the tests that need no part: under a minute

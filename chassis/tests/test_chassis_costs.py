@@ -16,7 +16,7 @@ from flip_chassis.access import SigningKeys, published_at, user_handlers
 from flip_chassis.aggregate import Aggregate
 from flip_chassis.bus import bus
 from flip_chassis.database import Connection, connect, database
-from flip_chassis.handlers import Handler, Handlers, projection, record
+from flip_chassis.handlers import Function, Handler, Handlers, projection, record
 from flip_chassis.http import Admin, Context, WorkOfRequest, http_service
 from flip_chassis.ids import uuid7
 from flip_chassis.inbox import Inbox
@@ -320,21 +320,25 @@ async def test_the_inbox_costs_a_poll_no_more_round_trips_than_its_steps(
     assert await cost.dead_rows() <= (POLLS - 1) * DEAD_ROWS_A_POLL_HEARD
 
 
-async def test_what_a_poll_brings_for_a_record_is_kept_all_at_once_and_in_order(
+async def test_what_a_poll_brings_for_each_record_is_kept_all_at_once_and_in_order(
     settings: Callable[[type[Settings]], Settings], migrations: Path
 ):
-    kept: list[list[int]] = []
-
-    async def keep(said: Sequence[Said], db: Connection) -> None:
-        kept.append([each.envelope.stream_version for each in said if each.envelope.key == key])
-
     stream = Stream()
     key = str(stream.projects[0])
-    async with hearing(settings(Hearing), migrations, record(ProjectUnstaged, keep)) as inbox:
+
+    def keeper(kept: list[list[int]]) -> Function:
+        async def keep(said: Sequence[Said], db: Connection) -> None:
+            kept.append([each.envelope.stream_version for each in said if each.envelope.key == key])
+
+        return keep
+
+    first: list[list[int]] = []
+    second: list[list[int]] = []
+    records = (record(ProjectUnstaged, keeper(first)), record(ProjectUnstaged, keeper(second)))
+    async with hearing(settings(Hearing), migrations, *records) as inbox:
         for _ in range(2):
             await take(inbox, stream.poll())
-    assert len(kept) == 2
-    assert kept == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
+    assert first == second == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
 
 
 async def test_a_poll_that_comes_again_leaves_hardly_anything_behind(

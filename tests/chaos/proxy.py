@@ -27,7 +27,9 @@ class FaultProxy:
         """Reset every connection, on both sides."""
         for writers in self._links:
             for writer in writers:
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                end = writer.get_extra_info("socket")
+                if end.fileno() >= 0:  # else this end is closed already, and what the other one said is still held
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 writer.transport.abort()
 
     @asynccontextmanager

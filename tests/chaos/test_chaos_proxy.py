@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 import pytest
 
@@ -54,6 +55,24 @@ async def test_a_cut_resets_a_connection_and_a_new_one_works(proxy: FaultProxy):
             await reader.readexactly(1)
     writer.close()
     assert await says(await connected(proxy), b"again") == b"again"
+
+
+async def test_a_cut_takes_a_connection_whose_far_end_has_hung_up_while_it_was_frozen():
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with (
+        await asyncio.start_server(hang_up, "127.0.0.1", 0) as server,
+        FaultProxy(0, server.sockets[0].getsockname()[1]).serving() as proxy,
+        proxy.frozen(),
+        asyncio.timeout(DEADLINE_S),
+    ):
+        reader, writer = await connected(proxy)
+        writer.write(b"held")
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        proxy.cut()
+        writer.close()
 
 
 async def test_while_it_is_frozen_nothing_comes_through_and_nothing_is_lost(proxy: FaultProxy):

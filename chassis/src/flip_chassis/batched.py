@@ -34,13 +34,11 @@ class Batched:
     _sql: str = ""
     _waiting: list[Sequence[object]] = field(default_factory=list[Sequence[object]])
     _sending: asyncio.Task[None] | None = None
-    _keep: Keep | None = None
-    _heard: list[Said] = field(default_factory=list[Said])
+    _heard: dict[Keep, list[Said]] = field(default_factory=dict[Keep, list[Said]])
 
     def record(self, keep: Keep, said: Said) -> None:
         """Have `keep` called with all that was heard for it, once."""
-        self._keep = keep
-        self._heard.append(said)
+        self._heard.setdefault(keep, []).append(said)
 
     async def execute(self, query: str, /, *args: object) -> str:
         """Have it done before anything else is asked."""
@@ -75,9 +73,9 @@ class Batched:
         """Send what waits, and wait until it is done."""
         await self.post()
         await self.done()
-        heard, self._heard = self._heard, []
-        if self._keep and heard:
-            await self._keep(heard, self.db)
+        heard, self._heard = self._heard, {}
+        for keep, said in heard.items():
+            await keep(said, self.db)
 
     async def post(self) -> None:
         """Send what waits; until it is done nothing else can be asked."""

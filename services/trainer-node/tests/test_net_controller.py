@@ -287,6 +287,7 @@ async def test_a_run_is_carried_from_its_assignment_to_its_results(net: Net) -> 
             "payload": PAYLOAD,
             "profile": {"name": "small"},
             "seed": run.run_id.int % 2**31,
+            "aggregation_weights": {},
         }
 
         net.write(

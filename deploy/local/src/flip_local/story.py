@@ -59,10 +59,21 @@ class Story:
 
     def play(self) -> None:
         """From the invitation to the downloaded results. Raises StoryFailed, Problem and Unreachable."""
-        credentials = Credentials(self.layout)
-        admin, researcher = self._hub(), self._hub()
+        self.prepare()
+        researcher = self.researcher()
+        with self._step("The researcher creates a model and initiates training"):
+            self.run_id = self.initiate(researcher, "nvflare", self.rounds)
+        with self._step(f"nnU-Net trains {self.rounds} rounds over both Trusts"):
+            self._follow(researcher, self.run_id)
+        with self._step("The results are downloaded"):
+            patience = AWAY | {httpx.codes.NOT_FOUND}
+            self.results = self.until(lambda: self._download(researcher), "the results", patience)
+        researcher.session.close()
+
+    def prepare(self) -> None:
+        """From the invitation to confirmed labels at each Trust. Raises StoryFailed, Problem and Unreachable."""
+        admin, researcher = self.admin(), self._hub()
         with self._step("An admin invites a researcher, who sets a password of their own"):
-            self._until(lambda: admin.login(ADMIN, credentials.bootstrap_password) or admin, "the admin's login")
             self._invite(admin, researcher)
         with self._step("The researcher creates a project and asks both Trusts who fits"):
             self._ask(researcher)
@@ -71,14 +82,7 @@ class Story:
         with self._step("Each Trust freezes its cohort and pulls the studies into its archive"):
             self._import(researcher)
         with self._step("Each Trust's operator brings the labels, and the researcher confirms them"):
-            self._enrich(researcher, credentials)
-        with self._step("The researcher creates a model and initiates training"):
-            self.run_id = self._initiate(researcher, "nvflare", self.rounds)
-        with self._step(f"nnU-Net trains {self.rounds} rounds over both Trusts"):
-            self._follow(researcher, self.run_id)
-        with self._step("The results are downloaded"):
-            patience = AWAY | {httpx.codes.NOT_FOUND}
-            self.results = self._until(lambda: self._download(researcher), "the results", patience)
+            self._enrich(researcher, Credentials(self.layout))
         for hub in (admin, researcher):
             hub.session.close()
 
@@ -87,13 +91,24 @@ class Story:
 
         Raises StoryFailed, Problem and Unreachable.
         """
-        researcher = self._hub()
+        researcher = self.researcher()
         with self._step(f"The same data is trained for {rounds} rounds through {framework}"):
-            self._until(lambda: researcher.login(self.researcher_email, PASSWORD) or researcher, "the login")
-            run_id = self._initiate(researcher, framework, rounds)
+            run_id = self.initiate(researcher, framework, rounds)
             self._follow(researcher, run_id)
         researcher.session.close()
         return run_id
+
+    def admin(self) -> Hub:
+        """The hub as the admin sees it."""
+        return self._logged_in(ADMIN, Credentials(self.layout).bootstrap_password)
+
+    def researcher(self) -> Hub:
+        """The hub as the researcher sees it, once `prepare` has invited them."""
+        return self._logged_in(self.researcher_email, PASSWORD)
+
+    def _logged_in(self, email: str, password: str) -> Hub:
+        hub = self._hub()
+        return self.until(lambda: hub.login(email, password) or hub, "the login")
 
     def ledger(self, run_id: str = "") -> list[View]:
         """What the ledger has of the project up to the end of a run, the story's own if none is named; oldest first.
@@ -101,15 +116,13 @@ class Story:
         As an admin reads it.
         """
         ends = (run_id or self.run_id, "RunFinished")
-        admin = self._hub()
-        password = Credentials(self.layout).bootstrap_password
-        self._until(lambda: admin.login(ADMIN, password) or admin, "the admin's login")
+        admin = self.admin()
 
         def whole() -> list[View] | None:
             entries = list(admin.ledger(project_id=self.project_id))
             return entries if any((entry["body"].get("run_id"), _name(entry)) == ends for entry in entries) else None
 
-        entries = self._until(whole, "the end of the story in the ledger")
+        entries = self.until(whole, "the end of the story in the ledger")
         admin.session.close()
         return entries
 
@@ -123,7 +136,7 @@ class Story:
         yield
         self.times_s[name] = time.monotonic() - began
 
-    def _until(self, look: Callable[[], T | None], what: str, again_after: frozenset[int] = AWAY) -> T:
+    def until(self, look: Callable[[], T | None], what: str, again_after: frozenset[int] = AWAY) -> T:
         """The first answer of `look` that isn't None; a service that is away for a moment is asked again.
 
         Raises StoryFailed when patience ends, and Problem where the hub refuses with a status not in `again_after`.
@@ -147,14 +160,14 @@ class Story:
 
     def _do_once_heard(self, act: Callable[[], View], what: str) -> View:
         """Do what needs a service to have heard of a Trust's report, which no version of one's own writes can name."""
-        return self._until(act, what, AWAY | {httpx.codes.CONFLICT})
+        return self.until(act, what, AWAY | {httpx.codes.CONFLICT})
 
     # --- the steps ------------------------------------------------------------------------------------------------
 
     def _invite(self, admin: Hub, researcher: Hub) -> None:
         self.researcher_email = f"ada.{datetime.now(UTC):%Y%m%d.%H%M%S}@flip.example"
-        self._until(lambda: admin.invite(self.researcher_email, "researcher"), "the invitation")
-        one_time_password = self._until(self._mailed_password, "the invitation's mail")
+        self.until(lambda: admin.invite(self.researcher_email, "researcher"), "the invitation")
+        one_time_password = self.until(self._mailed_password, "the invitation's mail")
         try:
             researcher.login(self.researcher_email, one_time_password)
         except Problem as problem:
@@ -173,8 +186,8 @@ class Story:
         trusts = list(self.layout.trusts)
         name = f"Deep nuclei {datetime.now(UTC):%H:%M:%S}"
         purpose = "Segment the deep nuclei on T1 head scans."
-        self.project_id = self._until(lambda: researcher.create_project(name, purpose), "the project")["project_id"]
-        saved = self._until(lambda: researcher.run_query(self.project_id, DEMO_QUERY, trusts), "the query")
+        self.project_id = self.until(lambda: researcher.create_project(name, purpose), "the project")["project_id"]
+        saved = self.until(lambda: researcher.run_query(self.project_id, DEMO_QUERY, trusts), "the query")
         version = saved["version"]
 
         def answered() -> View | None:
@@ -182,7 +195,7 @@ class Story:
             waiting = [answer for answer in view["answers"] if answer["state"] in {"sent", "running"}]
             return None if waiting else view
 
-        for answer in self._until(answered, "the Trusts' answers")["answers"]:
+        for answer in self.until(answered, "the Trusts' answers")["answers"]:
             self.news(f"{answer['trust']}: {answer['state']}, persons: {answer['persons']}")
             if answer["state"] != "answered":
                 raise StoryFailed(f"{answer['trust']} answered {answer['state']}: {answer.get('reason')}")
@@ -195,7 +208,7 @@ class Story:
 
     def _approve_for(self, admin: Hub, trust: str) -> None:
         reason = "The research board of the Trust agreed."
-        self._until(lambda: admin.decide(self.project_id, trust, "approved", reason), f"{trust}'s approval")
+        self.until(lambda: admin.decide(self.project_id, trust, "approved", reason), f"{trust}'s approval")
 
     def _import(self, researcher: Hub) -> None:
         told: dict[str, str] = {}
@@ -210,7 +223,7 @@ class Story:
             done = {each["trust"] for each in trusts if each["state"] == "ready"}
             return True if done >= set(self.layout.trusts) else None
 
-        self._until(ready, "the images")
+        self.until(ready, "the images")
 
     def _enrich(self, researcher: Hub, credentials: Credentials) -> None:
         for trust in self.layout.trusts:
@@ -223,13 +236,14 @@ class Story:
         self._do_once_heard(lambda: researcher.confirm_enrichment(self.project_id), "the confirmation")
 
     def _bring_labels(self, trust: str, operator: TrustOperator, folder: Path) -> None:
-        dry = self._until(lambda: operator.bring_labels(self.project_id, folder, dry_run=True), f"{trust}'s dry run")
+        dry = self.until(lambda: operator.bring_labels(self.project_id, folder, dry_run=True), f"{trust}'s dry run")
         self.news(f"{trust}: dry run, {len(dry['matched'])} labels match")
-        self._until(lambda: operator.bring_labels(self.project_id, folder), f"{trust}'s labels")
+        self.until(lambda: operator.bring_labels(self.project_id, folder), f"{trust}'s labels")
 
-    def _initiate(self, researcher: Hub, framework: Framework, rounds: int) -> str:
+    def initiate(self, researcher: Hub, framework: Framework, rounds: int) -> str:
+        """Queue a run of a new model, on all images; answers its id. Raises StoryFailed and Problem."""
         name, about = f"nnU-Net 2d, {framework}", "The built-in nnU-Net job."
-        model = self._until(
+        model = self.until(
             lambda: researcher.create_model(self.project_id, name, about, framework=framework, job="nnunet"),
             "the model",
         )
@@ -254,7 +268,7 @@ class Story:
             except (httpx.TransportError, Unreachable, Problem) as error:
                 self.news(f"the live stream broke off ({type(error).__name__}); it goes on behind {seen}")
                 time.sleep(1)
-            run = self._until(lambda: researcher.run(run_id), "the run's state")
+            run = self.until(lambda: researcher.run(run_id), "the run's state")
             if run["state"] in {"stopped", "failed"}:
                 raise StoryFailed(f"the run is {run['state']}: {run.get('reason')}")
             if run["state"] == "finished":

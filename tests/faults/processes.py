@@ -1,0 +1,81 @@
+"""The processes of a net, found by what they were started with, and killed as a crash would."""
+
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from flip_contracts.base import RunId
+from flip_contracts.projects import Framework
+from flip_local import control
+from flip_local.layout import Layout, Net
+from flip_local.parts import kits
+from flip_trainer_node.runtimes import RUNTIMES
+from flip_trainer_node.trainers import trainers_of
+
+from .cases import Fault
+
+_SERVERS: Mapping[Framework, str] = {
+    "nvflare": "nvflare.private.fed.app.server.server_train",
+    "flower": "flip_flower.superlink",
+}
+_CLIENTS: Mapping[Framework, str] = {
+    "nvflare": "nvflare.private.fed.app.client.client_train",
+    "flower": "flip_flower.supernode",
+}
+
+
+class NobodyThere(Exception):
+    """No process of that kind runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Victims:
+    """Who may be killed of a net, and at which Trust."""
+
+    layout: Layout
+    net: Net
+    trust: str
+
+    def kill(self, fault: Fault, run_id: str) -> None:
+        """End a part with SIGKILL. Raises NobodyThere."""
+        match fault:
+            case "controller":
+                control.kill(self.layout, self.net.name)
+            case "worker":
+                control.kill(self.layout, f"{self.net.name}-{self.trust}")
+            case "server":
+                _kill(_running(_SERVERS[self.net.framework], str(kits.server_kit(self.layout, self.net))))
+            case "client":
+                kit = kits.client_kit(self.layout, self.net, self.trust)
+                _kill(_running(_CLIENTS[self.net.framework], str(kit)))
+            case "trainer":
+                _kill(iter(self.trainers(run_id)[:1]))
+
+    def trainers(self, run_id: str) -> list[int]:
+        """The processes that train a run, at any Trust."""
+        return trainers_of(RUNTIMES[self.net.framework].trainer_script, RunId(UUID(run_id)))
+
+
+def _running(*told: str) -> Iterator[int]:
+    """The processes among whose arguments all of these are."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and {each.encode() for each in told} <= _arguments(process):
+            yield int(process.name)
+
+
+def _arguments(process: Path) -> set[bytes]:
+    try:
+        return set((process / "cmdline").read_bytes().split(b"\0"))
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        return set()
+
+
+def _kill(processes: Iterator[int]) -> None:
+    found = list(processes)
+    if not found:
+        raise NobodyThere
+    for each in found:
+        os.kill(each, signal.SIGKILL)
