@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from flip_contracts.apps import AppConfig, AppConfigInvalid, read_app_config, read_config, read_flower_app
+from flip_contracts.projects import Framework
 
 pytestmark = pytest.mark.requirement("FILE-4")
 
@@ -105,6 +106,17 @@ def flower(text: str = FLOWER, *more: str) -> dict[str, bytes]:
     return {"pyproject.toml": text.encode(), "app/client_app.py": b""} | dict.fromkeys(more, b"")
 
 
+@pytest.mark.requirement("FILE-3")
+@pytest.mark.parametrize(
+    ("framework", "required"),
+    [("nvflare", ["trainer.py", "validator.py"]), ("flower", ["client_app.py", "pyproject.toml"])],
+)
+def test_every_required_file_that_is_missing_is_named(framework: Framework, required: list[str]):
+    with pytest.raises(AppConfigInvalid) as refused:
+        read_config(framework, {"models.py": b""})
+    assert [problem.field for problem in refused.value.problems] == required
+
+
 @pytest.mark.requirement("FILE-5")
 def test_a_flower_app_is_configured_by_its_pyproject():
     config = read_config("flower", flower())
@@ -116,7 +128,6 @@ def test_a_flower_app_is_configured_by_its_pyproject():
 @pytest.mark.parametrize(
     ("files", "field"),
     [
-        ({}, "pyproject.toml"),
         (flower("["), "pyproject.toml"),
         (flower("[tool.flwr]"), "pyproject.toml"),
         (flower("[tool.flwr]\napp = 1"), "pyproject.toml"),

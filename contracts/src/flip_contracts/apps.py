@@ -7,6 +7,7 @@ import json
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,7 +21,7 @@ REQUIRED_FILES: Mapping[Framework, tuple[str, ...]] = {
     "nvflare": ("trainer.py", "validator.py"),
     "flower": ("client_app.py", PYPROJECT),
 }
-"""The files without which an app can't train, by framework. A Flower app has `client_app.py` in any folder."""
+"""The files without which an app can't train, by framework. A Flower app may have `client_app.py` in any folder."""
 
 Aggregator = Literal["InTimeAccumulateWeightedAggregator", "AccumulateWeightedAggregator"]
 SERVER_ROUNDS, LOCAL_EPOCHS = "num-server-rounds", "local-epochs"
@@ -140,7 +141,11 @@ def read_flower_app(files: Mapping[str, bytes]) -> FlowerApp:
 
 
 def read_config(framework: Framework, files: Mapping[str, bytes]) -> AppConfig:
-    """The configuration of an app of either framework. Raises `AppConfigInvalid`."""
+    """The configuration of an app of either framework. Raises `AppConfigInvalid`, for files that are missing, too."""
+    names = set(files) if framework == "nvflare" else {PurePosixPath(file).name for file in files}
+    missing = [name for name in REQUIRED_FILES[framework] if name not in names]
+    if missing:
+        raise AppConfigInvalid([Problem(name, "is missing") for name in missing])
     return read_app_config(files.get(CONFIG)) if framework == "nvflare" else read_flower_app(files).config
 
 

@@ -87,7 +87,11 @@ class Federation:
     places: dict[str, Place] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.files = {"trainer.py": b"# not run here", "config.json": json.dumps(self.config).encode()}
+        self.files = {
+            "trainer.py": b"# not run here",
+            "validator.py": b"",
+            "config.json": json.dumps(self.config).encode(),
+        }
         for seed, site in enumerate(self.apps):
             if not (self.folder / "data" / site / "run").exists():
                 write_project(self.folder / "data" / site / "run", 2, seed, images=False)

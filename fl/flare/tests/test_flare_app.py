@@ -181,7 +181,7 @@ def test_an_app_is_told_its_project_and_query_if_it_asks(place: Place):
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"validator": None}, "validator.py"),
+        ({"models": None}, "models.py"),
         ({"trainer": "class Trainer: pass"}, "FLIP_TRAINER"),
         ({"trainer": "class FLIP_TRAINER: pass"}, "neither an Executor nor a ClientAlgo"),
     ],
@@ -190,7 +190,7 @@ def test_an_app_that_lacks_something_is_refused_with_what_it_lacks(
     place: Place, changed: dict[str, str | None], named: str
 ):
     with pytest.raises(SiteFailed, match=named) as failed:
-        app(place, "return shareable", **changed)
+        app(place, "return shareable", **changed).first_weights()
     assert failed.value.failure.code == "app-incomplete"
 
 

@@ -12,23 +12,14 @@ import argparse
 import json
 import logging
 from multiprocessing.connection import Connection
-from typing import Protocol
 
-from flip_apps.job import AppJob, is_app
+from flip_apps.site import App, Place
+from flip_apps.workers import Answering, make_worker
 from flip_nnunet.attempt import checked_run_id
-from flip_nnunet.job import Job
 from flip_nnunet.message import Message
 from flip_nnunet.site_settings import SiteSettings
 
 from flip_flower.site_settings import site_settings
-
-
-class Answering(Protocol):
-    """What does a site's part in a run."""
-
-    def handle(self, operation: str, message: Message) -> Message:
-        """The answer to one operation; a failure is an answer, too."""
-        ...
 
 
 def serve(channel: Connection, run_id: str, settings: SiteSettings, site: str) -> None:
@@ -42,28 +33,15 @@ def serve(channel: Connection, run_id: str, settings: SiteSettings, site: str) -
             operation, job, message = (channel.recv_bytes() for _ in range(3))
         except EOFError:
             return
-        worker = worker or make_worker(run_id, settings, site, job)
+        worker = worker or make_worker(run_id, settings, site, json.loads(job), load_app)
         channel.send_bytes(worker.handle(operation.decode(), Message.from_bytes(message)).to_bytes())
 
 
-def make_worker(run_id: str, settings: SiteSettings, site: str, record: bytes) -> Answering:
-    """The worker of a job. Raises ValueError if the job is malformed or of another run than the trainer's.
+def load_app(place: Place) -> App:
+    """Load a researcher's Flower app."""
+    from flip_flower.app import FlowerClientApp  # noqa: PLC0415 - only for jobs of this kind
 
-    Each kind of job is imported when it is asked for: nnU-Net takes seconds, and an app needs none of it.
-    """
-    read = json.loads(record)
-    job = AppJob.model_validate(read) if is_app(read) else Job.model_validate(read)
-    if job.run_id != run_id:
-        raise ValueError(f"run_id: the job is of run {job.run_id}, the trainer was started for {run_id}")
-    if isinstance(job, AppJob):
-        from flip_apps.site import AppWorker  # noqa: PLC0415
-
-        from flip_flower.app import FlowerClientApp  # noqa: PLC0415
-
-        return AppWorker(site, settings.data(run_id), settings.work, job, settings.minimum_cases, FlowerClientApp)
-    from flip_nnunet.worker import Worker  # noqa: PLC0415
-
-    return Worker(site, settings.data(run_id), settings.work, job, settings.minimum_cases)
+    return FlowerClientApp(place)
 
 
 def main() -> None:
