@@ -10,8 +10,10 @@ FLOWER := $(LOCAL)/trainer-flower
 BENCH := $(LOCAL)/bench
 BIN := $(VENV)/bin
 PACKAGES := contracts chassis $(sort $(wildcard services/*)) cli deploy/local
-FLARE_PACKAGES := fl/nnunet fl/flare
-FLOWER_PACKAGES := fl/nnunet fl/flower
+APP_PACKAGES := contracts fl/nnunet fl/flip fl/apps
+FLARE_PACKAGES := $(APP_PACKAGES) fl/flare
+FLOWER_PACKAGES := $(APP_PACKAGES) fl/flower
+OWN_OF_TRAINERS := $(addprefix --no-emit-package ,flip flip-apps flip-contracts flip-nnunet)
 COMPILE := uv pip compile --python-version 3.11 --generate-hashes --no-header --no-annotate -q
 export UV_LINK_MODE ?= hardlink
 
@@ -64,8 +66,8 @@ lock: ## pin every requirement set by hash
 	$(COMPILE) $(PACKAGES:%=%/pyproject.toml) --no-emit-package flip-contracts --no-emit-package flip-chassis --no-emit-package flip-client -o requirements/platform.txt
 	$(COMPILE) requirements/development.in -o requirements/development.txt
 	$(COMPILE) requirements/bench.in -o requirements/bench.txt
-	$(COMPILE) $(FLARE_PACKAGES:%=%/pyproject.toml) requirements/trainer-flare.in --no-emit-package flip-nnunet -o requirements/trainer-flare.txt
-	$(COMPILE) $(FLOWER_PACKAGES:%=%/pyproject.toml) requirements/trainer-flower.in --no-emit-package flip-nnunet -o requirements/trainer-flower.txt
+	$(COMPILE) $(FLARE_PACKAGES:%=%/pyproject.toml) requirements/trainer-flare.in $(OWN_OF_TRAINERS) -o requirements/trainer-flare.txt
+	$(COMPILE) $(FLOWER_PACKAGES:%=%/pyproject.toml) requirements/trainer-flower.in $(OWN_OF_TRAINERS) -o requirements/trainer-flower.txt
 
 # --- the local stack --------------------------------------------------------------------------------------------
 LOCAL_STACK := $(BIN)/flip-local
@@ -98,7 +100,7 @@ PYTEST := $(BIN)/pytest -q --timeout=600
 test: venv trainer-flare trainer-flower ## every test, on real parts
 	$(BIN)/flip-local install
 	$(PYTEST) contracts chassis services cli deploy tests -m "not system"
-	$(FLARE)/bin/pytest -q --timeout=900 fl/nnunet fl/flare
+	$(FLARE)/bin/pytest -q --timeout=900 fl/nnunet fl/flip fl/apps fl/flare
 	$(FLOWER)/bin/pytest -q --timeout=900 fl/flower
 	$(PYTEST) tests deploy services --timeout=2400 -m system
 

@@ -1,4 +1,4 @@
-"""The hub's side of a job: binds `flip_nnunet`'s federated algorithm to FLARE's clients."""
+"""The hub's side of a job: binds the federated algorithms, nnU-Net's and that of apps, to FLARE's clients."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from flip_apps.conduct import conduct_app
+from flip_apps.job import is_app
 from flip_nnunet.attempt import Attempt
 from flip_nnunet.conduct import SILENT, Interrupted, conduct
-from flip_nnunet.job import AnyJob
 from flip_nnunet.message import MALFORMED, Answers, Message, SiteFailure
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
@@ -22,6 +23,7 @@ from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.workflows.model_controller import ModelController
+from pydantic import BaseModel
 
 from flip_flare.wire import TASK, Request, read_reply, request_model
 
@@ -58,7 +60,7 @@ class ListeningCommunicator(WFCommServer):
 
 
 class NnunetController(ModelController):
-    """Runs one attempt: `flip_nnunet.conduct`."""
+    """Runs one attempt: `flip_nnunet.conduct`, or `flip_apps.conduct` where the job is a researcher's app."""
 
     def __init__(self, run_folder: str, attempt: int, trusts: list[str], job: dict[str, Any]) -> None:
         # Errors of single sites are left to the algorithm, which knows how many sites a round needs.
@@ -80,7 +82,8 @@ class NnunetController(ModelController):
 
     def run(self) -> None:
         """Called by FLARE once the clients that the job needs have started."""
-        conduct(self._attempt, lambda job: FlareSites(self, self._attempt.trusts, job), self._silent)
+        conducted = conduct_app if is_app(self._attempt.job) else conduct
+        conducted(self._attempt, lambda job: FlareSites(self, self._attempt.trusts, job), self._silent)
 
     def set_communicator(self, communicator: WFCommSpec) -> None:
         """Called by FLARE with a communicator of its own, which this one replaces."""
@@ -123,7 +126,7 @@ class NnunetController(ModelController):
 class FlareSites:
     """`flip_nnunet.federation.Sites` by FLARE tasks. Who answered is what FLARE's mTLS says, not what a reply says."""
 
-    def __init__(self, controller: NnunetController, trusts: Sequence[str], job: AnyJob) -> None:
+    def __init__(self, controller: NnunetController, trusts: Sequence[str], job: BaseModel) -> None:
         self._controller = controller
         self._trusts = list(trusts)
         self._job = job.model_dump(mode="json")

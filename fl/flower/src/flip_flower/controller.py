@@ -1,4 +1,4 @@
-"""The hub's side of a run: binds `flip_nnunet`'s federated algorithm to Flower's nodes."""
+"""The hub's side of a run: binds the federated algorithms, nnU-Net's and that of apps, to Flower's nodes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import time
 from collections.abc import Mapping, Sequence
 
 import httpx
+from flip_apps.conduct import conduct_app
+from flip_apps.job import is_app
 from flip_nnunet.attempt import Attempt
 from flip_nnunet.conduct import SILENT, Interrupted, conduct
-from flip_nnunet.job import AnyJob
 from flip_nnunet.message import MALFORMED, Answers, Message, SiteFailure
 from flwr.app import Message as FlowerMessage
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import RunNotRunningException
 from flwr.superlink.grid import HttpGrid
+from pydantic import BaseModel
 
 from flip_flower.pause import Pause
 from flip_flower.wire import MESSAGE_TYPE, Request, read_reply, request_content
@@ -31,9 +33,10 @@ _FIRST_SIGN_S = 180.0
 
 
 def run_attempt(grid: Grid, attempt: Attempt) -> None:
-    """Run one attempt: `flip_nnunet.conduct`."""
+    """Run one attempt: `flip_nnunet.conduct`, or `flip_apps.conduct` where the job is a researcher's app."""
     silent: set[str] = set()
-    conduct(attempt, lambda job: FlowerSites(grid, attempt.trusts, job, silent), silent)
+    conducted = conduct_app if is_app(attempt.job) else conduct
+    conducted(attempt, lambda job: FlowerSites(grid, attempt.trusts, job, silent), silent)
 
 
 class FlowerSites:
@@ -42,7 +45,7 @@ class FlowerSites:
     silent: filled with the sites that left the last operation unanswered.
     """
 
-    def __init__(self, grid: Grid, trusts: Sequence[str], job: AnyJob, silent: set[str]) -> None:
+    def __init__(self, grid: Grid, trusts: Sequence[str], job: BaseModel, silent: set[str]) -> None:
         self._grid = grid
         self._trusts = list(trusts)
         self._job = job.model_dump(mode="json")

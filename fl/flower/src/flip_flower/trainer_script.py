@@ -13,10 +13,11 @@ import json
 import logging
 from multiprocessing.connection import Connection
 
+from flip_apps.site import App, Place
+from flip_apps.workers import operations_in_run
 from flip_nnunet.attempt import checked_run_id
 from flip_nnunet.message import Message
 from flip_nnunet.operations import Operations
-from flip_nnunet.site import site_in_run
 from flip_nnunet.site_settings import SiteSettings
 
 from flip_flower.site_settings import site_settings
@@ -33,8 +34,15 @@ def serve(channel: Connection, run_id: str, settings: SiteSettings, site: str) -
             operation, job, message = (channel.recv_bytes() for _ in range(3))
         except EOFError:
             return
-        here = here or site_in_run(site, run_id, settings, json.loads(job))
+        here = here or operations_in_run(site, run_id, settings, json.loads(job), load_app)
         channel.send_bytes(here.handle(operation.decode(), Message.from_bytes(message)).to_bytes())
+
+
+def load_app(place: Place) -> App:
+    """Load a researcher's Flower app."""
+    from flip_flower.app import FlowerClientApp  # noqa: PLC0415 - only for jobs of this kind
+
+    return FlowerClientApp(place)
 
 
 def main() -> None:

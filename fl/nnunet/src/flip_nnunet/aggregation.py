@@ -114,7 +114,8 @@ class WeightedMean:
         for name in list(self._sums):
             summed, dtype = self._sums.pop(name)
             summed /= self._total
-            mean[name] = (np.rint(summed) if dtype.kind in "iu" else summed).astype(dtype)
+            rounded = np.rint(summed) if dtype.kind in "iu" else summed  # a scalar, where the tensor has no dimension
+            mean[name] = np.asarray(rounded).astype(dtype)
         return mean
 
     def _take_turns(self) -> None:

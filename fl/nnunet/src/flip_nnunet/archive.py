@@ -9,7 +9,7 @@ from pathlib import Path
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The first moment a zip can name."""
-_COMPRESSED = (".pth", ".gz", ".zip")
+_COMPRESSED = (".pth", ".pt", ".gz", ".zip")
 
 
 def zip_files(archive: Path, root: Path, files: Iterable[Path]) -> None:

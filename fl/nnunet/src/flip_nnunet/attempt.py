@@ -17,6 +17,12 @@ def checked_run_id(run_id: str) -> str:
     return run_id
 
 
+def check_run(of_job: str, of_trainer: str) -> None:
+    """Whether a job is of the run that its trainer was started for. Raises ValueError."""
+    if of_job != of_trainer:
+        raise ValueError(f"run_id: the job is of run {of_job}, the trainer was started for {of_trainer}")
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One try at a run over some Trusts. `job` is a `flip_nnunet.job.Job` as JSON; `run_folder` is the hub's."""

@@ -33,18 +33,27 @@ def conduct(attempt: Attempt, sites_for: Callable[[AnyJob], Sites], silent: Coll
     (it would fail again); the latter two have a `reason` code and a `detail`. Raises what ended it.
     `silent` has at any time the sites that left the last operation unanswered; the sites keep it up to date.
     """
+
+    def work(tell: Tell) -> dict[str, Any]:
+        job = read_job(attempt.job)
+        return run(sites_for(job), job, FolderStore(attempt.run_folder), tell).facts()
+
+    report(attempt, work, silent)
+
+
+def report(attempt: Attempt, work: Callable[[Tell], dict[str, Any]], silent: Collection[str]) -> None:
+    """Do an attempt's `work`, which gives the facts of its outcome, and tell its beginning and its end as `conduct`."""
     with EventLog(attempt.run_folder, attempt.number) as events:
         events.tell({"kind": "started", "sites": list(attempt.trusts)})
         try:
-            job = read_job(attempt.job)
-            outcome = run(sites_for(job), job, FolderStore(attempt.run_folder), events.tell)
+            facts = work(events.tell)
         except SystemExit:  # how a framework ends the process of an aborted run, if it notices first
             events.tell(_ending(Interrupted("job-aborted", "the framework ended the run's process"), silent))
             raise
         except Exception as error:
             events.tell(_ending(error, silent))
             raise
-        events.tell({"kind": "finished"} | outcome.facts())
+        events.tell({"kind": "finished"} | facts)
 
 
 def run(sites: Sites, job: AnyJob, store: Store, tell: Tell) -> Outcome | InferenceOutcome:

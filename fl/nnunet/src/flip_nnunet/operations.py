@@ -19,10 +19,7 @@ class Operations:
         self._operations = dict(operations)
 
     def handle(self, operation: str, message: Message) -> Message:
-        """Do one operation; a failure comes back as a message (`message.settle` raises it at the hub).
-
-        What the hub hears of an unexpected error is its type alone: its text may name a case. The log has the rest.
-        """
+        """Do one operation; a failure comes back as a message (`message.settle` raises it at the hub)."""
         if operation not in self._operations:
             return SiteFailure("operation-unknown", f"{operation!r} is no operation of a site").as_message()
         try:
@@ -31,4 +28,8 @@ class Operations:
             return failed.failure.as_message()
         except Exception as error:
             _LOG.exception("%s failed", operation)
-            return SiteFailure("unexpected-error", f"{type(error).__name__}; the site's log has more").as_message()
+            return self.unexpected(error).as_message()
+
+    def unexpected(self, error: Exception) -> SiteFailure:
+        """What the hub hears of an error that is not foreseen: its type alone, as its text may name a case."""
+        return SiteFailure("unexpected-error", f"{type(error).__name__}; the site's log has more")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from flip_nnunet.attempt import check_run
 from flip_nnunet.job import AnyJob, InferenceJob, read_job
 from flip_nnunet.message import Json
 from flip_nnunet.operations import Operations
@@ -43,6 +44,5 @@ def site_in_run(name: str, run_id: str, settings: SiteSettings, record: Json) ->
     Raises ValueError if the job is malformed or of another run than that for which the site's process was started.
     """
     job = read_job(record)
-    if job.run_id != run_id:
-        raise ValueError(f"run_id: the job is of run {job.run_id}, the trainer was started for {run_id}")
+    check_run(job.run_id, run_id)
     return Site.of(name, run_id, settings).operations(job)

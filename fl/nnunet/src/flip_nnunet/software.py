@@ -9,6 +9,7 @@ _PACKAGES = (
     "flip-nnunet",
     "flip-flare",
     "flip-flower",
+    "flip-apps",
     "nnunetv2",
     "torch",
     "numpy",
@@ -16,6 +17,7 @@ _PACKAGES = (
     "batchgeneratorsv2",
     "nvflare",
     "flwr",
+    "monai",
 )
 
 

@@ -1,0 +1,1 @@
+"""Segmentation of a small structure, by Flower."""

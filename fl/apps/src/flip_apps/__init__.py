@@ -1,0 +1,1 @@
+"""Federated training of researchers' own apps, for any framework."""

@@ -1,0 +1,61 @@
+"""What a site says beside its weights, checked at the hub before anyone is told."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from flip_nnunet.message import MALFORMED, Message, SiteFailure
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flip_apps.site import Point
+
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _./%()-]{0,63}$")]
+_MOST_POINTS, _MOST_METRICS = 10_000, 1_000
+
+
+class _Point(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    label: _Label
+    value: _Number
+    x: _Number
+    axis: _Label
+
+
+class _Round(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    points: Annotated[list[_Point], Field(max_length=_MOST_POINTS)]
+    score: _Number | None
+
+
+class _Validated(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    metrics: Annotated[dict[_Label, _Number], Field(max_length=_MOST_METRICS)]
+
+
+class AnswerInvalid(ValueError):
+    """A site's answer holds what it may not; `failure` stands for it."""
+
+    def __init__(self, error: ValidationError) -> None:
+        self.failure = SiteFailure(MALFORMED, f"{error.errors()[0]['loc'][0]}: missing or malformed")
+        super().__init__(self.failure.detail)
+
+
+def said_in_round(answer: Message) -> tuple[list[Point], float | None]:
+    """The points of metrics and the score in an answer to `train_round`. Raises `AnswerInvalid`."""
+    try:
+        said = _Round.model_validate(answer.meta)
+    except ValidationError as error:
+        raise AnswerInvalid(error) from None
+    return [Point(**point.model_dump()) for point in said.points], said.score
+
+
+def validated(answer: Message) -> dict[str, float]:
+    """The metrics in an answer to `validate`. Raises `AnswerInvalid`."""
+    try:
+        return _Validated.model_validate(answer.meta).metrics
+    except ValidationError as error:
+        raise AnswerInvalid(error) from None

@@ -1,0 +1,93 @@
+"""Apps, projects and sites for tests: tiny synthetic studies, and workers that live in the test's own process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from flip.data import ACCESSION, COHORT, IMAGES, PROJECT, query_digest
+from flip_nnunet.message import Answers, Message
+
+from flip_apps.files import FOLDER
+from flip_apps.job import APP, AppJob
+from flip_apps.site import DATA, AppWorker, Load
+
+PROJECT_ID, QUERY = "a-project", "SELECT accession_id FROM omop.imaging_occurrence"
+SIZE = (12, 12, 12)
+
+
+def write_project(folder: Path, studies: int, seed: int, *, images: bool = True) -> None:
+    """What a Trust's worker prepares in a run's folder: a cohort, and a bright box with its mask in each study."""
+    data, drawn = folder / DATA, np.random.default_rng(seed)
+    names = [f"ACC{seed:02d}{number:03d}" for number in range(studies)]
+    for name in names:
+        study = data / IMAGES / name
+        study.mkdir(parents=True)
+        if images:
+            _write_study(study, drawn)
+    data.mkdir(parents=True, exist_ok=True)
+    (data / COHORT).write_text("\n".join([f"{ACCESSION},age", *(f"{name},60" for name in names)]) + "\n")
+    record = {"project_id": PROJECT_ID, "query_sha256": query_digest(QUERY)}
+    (data / PROJECT).write_text(json.dumps(record))
+
+
+def _write_study(study: Path, drawn: np.random.Generator) -> None:
+    mask = np.zeros(SIZE, np.uint8)
+    z, y, x = drawn.integers(1, np.array(SIZE) - 7)
+    mask[z : z + 6, y : y + 6, x : x + 6] = 1
+    image = drawn.normal(0, 1, SIZE) + 4 * mask
+    nibabel.save(nibabel.Nifti1Image(image.astype(np.float32), np.eye(4)), study / "input_0.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), study / "label_0.nii.gz")
+
+
+def files_of(app: Path) -> dict[str, bytes]:
+    """The files of an app's folder as a researcher would upload them."""
+    found = sorted(file for file in app.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return {file.relative_to(app).as_posix(): file.read_bytes() for file in found}
+
+
+def app_job(run_id: str, files: Mapping[str, bytes], **changes: Any) -> dict[str, Any]:
+    """The record of a job that trains the app in `files`."""
+    given = {
+        "kind": APP,
+        "framework": "nvflare",
+        "run_id": run_id,
+        "project_id": PROJECT_ID,
+        "query": QUERY,
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        "seed": 7,
+    }
+    return given | changes
+
+
+def give_files(files: Mapping[str, bytes], run_folder: Path) -> None:
+    """Lay an app's files where the hub looks for them."""
+    shutil.rmtree(run_folder / FOLDER, ignore_errors=True)
+    for name, content in files.items():
+        file = run_folder / FOLDER / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+
+class AppsHere:
+    """`flip_nnunet.federation.Sites` by direct calls."""
+
+    def __init__(self, loads: Mapping[str, Load], data: Path, work: Path, job: AppJob, minimum_cases: int = 1) -> None:
+        self.workers = {
+            site: AppWorker(site, data / site / job.run_id, work / site, job, minimum_cases, load)
+            for site, load in loads.items()
+        }
+
+    def names(self) -> list[str]:
+        return list(self.workers)
+
+    def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> Answers:
+        for site in self.names() if sites is None else sites:
+            answer = self.workers[site].handle(operation, Message.from_bytes(message.to_bytes()))
+            yield site, Message.from_bytes(answer.to_bytes())
