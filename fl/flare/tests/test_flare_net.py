@@ -77,6 +77,7 @@ def write_dataset(runs: Path, site: str, run_id: str) -> Path:
         "file_ending": ".nii.gz",
     }
     (folder / "dataset.json").write_text(json.dumps(description))
+    (runs / run_id / "prepared.json").write_text(json.dumps({"project_id": "project"}))
     return runs / run_id
 
 
@@ -165,7 +166,7 @@ def test_a_site_that_trains_by_another_plan_than_the_agreed_one_is_left_out(net:
     prepare(net, "other-plan")
     job = net.submit({**job_of("other-plan", iterations=40), "minimum_sites": 1})
     wait_until(lambda: net.events("other-plan", "training-started"), "KCH's first weights, made by the agreed plan")
-    plan = net.runs / "KCH" / ".site" / "runs" / "other-plan" / "plan.json"
+    plan = net.runs / "KCH" / ".site" / "project" / "runs" / "other-plan" / "plan.json"
     changed = plan.with_name("changed-plan.json")
     changed.write_text(json.dumps({**json.loads(plan.read_text()), "changed": True}))
     changed.replace(plan)

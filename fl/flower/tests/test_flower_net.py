@@ -74,6 +74,7 @@ def write_dataset(runs: Path, site: str, run_id: str) -> Path:
         "file_ending": ".nii.gz",
     }
     (folder / "dataset.json").write_text(json.dumps(description))
+    (runs / run_id / "prepared.json").write_text(json.dumps({"project_id": "project"}))
     return runs / run_id
 
 

@@ -16,7 +16,7 @@ def test_a_process_is_told_no_secret_of_the_service(framework: Framework, monkey
     monkeypatch.setenv("FLIP_POSTGRES", "postgresql://u:secret@h/d")
     monkeypatch.setenv("FLIP_S3_SECRET_KEY", "secret")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    site = RUNTIMES[framework].site(Path("/runs"), 10)
+    site = RUNTIMES[framework].site(Path("/runs"), 10, {"memory_mib": 4096})
     told = environment(**site)
     assert {name: value for name, value in told.items() if name.startswith("FLIP_")} == site
     assert told["CUDA_VISIBLE_DEVICES"] == "1"

@@ -178,7 +178,7 @@ async def test_an_ended_run_has_no_process_left_and_a_forgotten_one_no_file(trus
             env={**os.environ, "PYTHONPATH": str(SCRIPTED)},
         )
         assert trainers_of(script, run_id) == [forgotten.pid]
-        own = trust.folder / "work" / "runs" / ".site" / "runs" / str(run_id)
+        own = trust.folder / "work" / "runs" / ".site" / str(trust.project_id) / "runs" / str(run_id)
         own.mkdir(parents=True)
         await trust.ask_to_end(run_id, forget=False)
         await trust.reports(TrustEndedRun)

@@ -8,5 +8,5 @@ from flip_nnunet.site_settings import SiteSettings
 
 
 def site_settings() -> SiteSettings:
-    """From FLIP_FLARE_RUNS and FLIP_FLARE_MINIMUM_CASES. Raises ValueError naming what is missing or malformed."""
+    """From FLIP_FLARE_RUNS, _MINIMUM_CASES and _SANDBOX. Raises ValueError naming what is missing or malformed."""
     return SiteSettings.from_environment(os.environ, "FLIP_FLARE")

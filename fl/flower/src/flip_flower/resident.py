@@ -13,9 +13,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from flip_nnunet.message import canonical_json
+from flip_nnunet.sandbox import boxed
 
+from flip_flower.site_settings import site_settings
 from flip_flower.wire import Request
 
 _LOOK_S = 2.0
@@ -32,16 +35,23 @@ class AnswerUnwanted(Exception):
 
 
 class Resident:
-    """One run's trainer. Whoever makes it must `end` it."""
+    """One run's trainer, in a box. Whoever makes it must `end` it."""
 
     def __init__(self, run_id: str, site: str) -> None:
         self.run_id = run_id
+        settings = site_settings()
+        box = settings.box(run_id, code=Path(__file__).resolve().parent)
         ours, theirs = socket.socketpair()
         with theirs:
+            channel = theirs.fileno()
             command = [sys.executable, "-u", "-m", "flip_flower.trainer_script", "--run", run_id, "--site", site]
             self._process = subprocess.Popen(  # noqa: S603 - this package's own
-                [*command, "--channel", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                boxed(
+                    [*command, "--channel", str(channel)],
+                    box.model_copy(update={"channel": channel}),
+                    settings.sandbox,
+                ),
+                pass_fds=[channel],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )

@@ -42,7 +42,7 @@ def make_worker(run_id: str, settings: SiteSettings, site: str, record: bytes) -
     job = Job.model_validate(json.loads(record))
     if job.run_id != run_id:
         raise ValueError(f"run_id: the job is of run {job.run_id}, the trainer was started for {run_id}")
-    return Worker(site, settings.data(run_id), settings.work, job, settings.minimum_cases)
+    return Worker(site, settings.data(run_id), settings.work(run_id), job, settings.minimum_cases)
 
 
 def main() -> None:

@@ -17,6 +17,14 @@ def checked_run_id(run_id: str) -> str:
     return run_id
 
 
+def run_of(token: str) -> str:
+    """The id of the run whose attempt `token` names. Raises ValueError."""
+    run_id, _, number = token.rpartition(".")
+    if not number.isdecimal():
+        raise ValueError(f"token: {token!r} names no attempt")
+    return checked_run_id(run_id)
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One try at a run over some Trusts. `job` is a `flip_nnunet.job.Job` as JSON; `run_folder` is the hub's."""

@@ -64,7 +64,7 @@ async def worker(settings: WorkerSettings) -> AsyncGenerator[FastAPI]:
                 *("--kit", str(settings.kit)),
                 *("--site", settings.site),
             ),
-            environment(**runtime.site(settings.runs, settings.minimum_cases)),
+            environment(**runtime.site(settings.runs, settings.minimum_cases, settings.sandbox)),
             work / "logs" / "client.log",
             trust.say_started,
         )

@@ -4,9 +4,11 @@ A package of this project binds federated nnU-Net to each framework. All of them
 command lines, the same lines of JSON to the driver and the same events of a run.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flip_contracts.projects import Framework
 
@@ -22,10 +24,10 @@ class Runtime:
         """How an interpreter is told to run a module of the package."""
         return ("-m", f"{self.package}.{name}")
 
-    def site(self, runs: Path, minimum_cases: int) -> Mapping[str, str]:
+    def site(self, runs: Path, minimum_cases: int, sandbox: Mapping[str, Any]) -> Mapping[str, str]:
         """What the client at a Trust is told by its environment: the package's `site_settings`."""
-        prefix = self.package.upper()
-        return {f"{prefix}_RUNS": str(runs), f"{prefix}_MINIMUM_CASES": str(minimum_cases)}
+        told = {"RUNS": str(runs), "MINIMUM_CASES": str(minimum_cases), "SANDBOX": json.dumps(sandbox)}
+        return {f"{self.package.upper()}_{name}": value for name, value in told.items()}
 
     @property
     def trainer_script(self) -> str:

@@ -85,6 +85,8 @@ class WorkerSettings(NodeSettings):
     """DSN of a role that may read the frozen cohorts in the Trust's cohort database."""
     minimum_cases: PositiveInt = 10
     """A Trust with fewer cases takes no part: their number would leave it."""
+    sandbox: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """A `flip_nnunet.sandbox.SandboxSettings` as JSON: the box of all that trains at this Trust."""
 
     @property
     def site(self) -> TrustCode:
