@@ -17,9 +17,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from flip_nnunet.sandbox import Box, SandboxSettings, SandboxUnavailable, boxed, check
+from flip_nnunet.sandbox import Box, Ending, SandboxSettings, SandboxUnavailable, boxed, check
 from flip_nnunet.sandbox.pod import Pod
-from flip_nnunet.sandbox.warden import Ending
 from pydantic import ValidationError
 
 pytestmark = pytest.mark.requirement("RUN-11")
@@ -226,7 +225,7 @@ GROWS = {
         "use more than 512 MiB of memory",
     ),
     "memory that is shared": (
-        "import mmap\nheld = mmap.mmap(-1, 600 << 20)\nfor _ in range(6): held.write(b'x' * (100 << 20))\ntime.sleep(60)",
+        "import mmap\nheld = mmap.mmap(-1, 600 << 20)\nfor _ in range(600): held.write(b'x' * 2**20)\ntime.sleep(60)",
         {Ending.MEMORY},
         "use more than 512 MiB of memory",
     ),

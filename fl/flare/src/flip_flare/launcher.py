@@ -34,10 +34,16 @@ class BoxedJobLauncher(ClientProcessJobLauncher):
     """FLARE's launcher of job processes, but what it launches is boxed."""
 
     def get_command(self, job_meta: Mapping[str, Any], fl_ctx: FLContext) -> str:
-        """The command line of the job's process. Raises ValueError for a run that the Trust did not prepare."""
+        """The command line of the job's process.
+
+        Raises ValueError for a run that the Trust did not prepare, and for code that it cannot box.
+        """
         settings = site_settings()
         workspace: Workspace = _property(fl_ctx, FLContextKey.WORKSPACE_OBJECT)
-        kit, job = Path(workspace.get_root_dir()), Path(workspace.get_run_dir(job_meta[JobMetaKey.JOB_ID.value]))
+        job_id = job_meta[JobMetaKey.JOB_ID.value]
+        if settings.sandbox.kind == "pod" and Path(workspace.get_app_custom_dir(job_id)).is_dir():
+            raise ValueError("a job that brings code is not run in the container that holds the Trust's key")
+        kit, job = Path(workspace.get_root_dir()), Path(workspace.get_run_dir(job_id))
         apps = [entry for entry in sorted(job.iterdir()) if entry.is_dir()]
         box = settings.box(run_of(job_meta[JobMetaKey.JOB_NAME.value]), _PACKAGE)
         box = box.model_copy(

@@ -9,7 +9,8 @@ uses and ends it with all that is in it. A *confinement* (`bubblewrap`, `pod`) d
 
 from flip_nnunet.sandbox.box import Box, boxed
 from flip_nnunet.sandbox.confinement import check
+from flip_nnunet.sandbox.ending import Ending, ending_of
 from flip_nnunet.sandbox.port import SandboxUnavailable
 from flip_nnunet.sandbox.settings import SandboxSettings
 
-__all__ = ["Box", "SandboxSettings", "SandboxUnavailable", "boxed", "check"]
+__all__ = ["Box", "Ending", "SandboxSettings", "SandboxUnavailable", "boxed", "check", "ending_of"]

@@ -50,7 +50,7 @@ def boxed(command: Sequence[str], box: Box, settings: SandboxSettings) -> list[s
     """The command line of a warden that runs `command` in `box`.
 
     It ends as the command ends, with its exit status, or when the box used more than it may, with one of
-    `warden.Ending`. When it is killed, so is everything in the box. It reads no standard input.
+    `Ending`. When it is killed, so is everything in the box. It reads no standard input.
     """
     order = Order(box=box, settings=settings).model_dump_json()
     return [sys.executable, "-u", "-m", "flip_nnunet.sandbox.warden", order, "--", *command]

@@ -86,7 +86,7 @@ def walls(box: Box, settings: SandboxSettings) -> list[str]:
 
 
 def _users(namespace: int | None) -> list[str]:
-    """As root, the namespace made for the box, and what it takes to change the user there; else bubblewrap makes one."""
+    """As root, the namespace made for the box and what it takes to change the user; else bubblewrap makes one."""
     if namespace is None:
         return ["--unshare-user", "--disable-userns"]
     keep = ("CAP_SETUID", "CAP_SETGID")

@@ -6,7 +6,6 @@ what they print, up to a limit; and carries connections to the one port of this 
 
 from __future__ import annotations
 
-import enum
 import os
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from typing import IO
 from flip_nnunet.keeper import KIT_VARIABLE
 from flip_nnunet.sandbox.box import Order
 from flip_nnunet.sandbox.confinement import confinement
+from flip_nnunet.sandbox.ending import Ending
 from flip_nnunet.sandbox.entrance import Entrance
 from flip_nnunet.sandbox.passage import open_passage
 from flip_nnunet.sandbox.port import Start
@@ -38,15 +38,6 @@ _PASSED_ON = (
     *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS"),
 )
-
-
-class Ending(enum.IntEnum):
-    """The exit status of a warden that ended its box, or had none; others are the command's own."""
-
-    UNAVAILABLE = 120
-    MEMORY = 121
-    TIME = 122
-    OUTPUT = 123
 
 
 class LimitReached(Exception):
