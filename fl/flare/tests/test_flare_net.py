@@ -180,7 +180,7 @@ def test_a_site_that_trains_by_another_plan_than_the_agreed_one_is_left_out(net:
 def test_a_killed_client_interrupts_its_job_even_if_it_comes_back_at_once(net: LocalNet):
     prepare(net, "orphaned")
     job = net.submit(job_of("orphaned"))
-    wait_until(lambda: len(net.trainers()) == 5, "a process at the server, two at each site")
+    wait_until(lambda: len(net.training()) == 2, "a trainer at each site")
     net.kill("KCH")
     assert processes_of(net.kits / "KCH") == []
     net.start("KCH")
