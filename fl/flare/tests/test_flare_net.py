@@ -127,6 +127,7 @@ def assert_finished_as(net: LocalNet, run_id: str, reference: dict[str, Any]) ->
 
 @pytest.mark.requirement("NNU-2")
 @pytest.mark.requirement("NNU-4")
+@pytest.mark.requirement("RUN-11")
 def test_a_run_over_mtls_gives_the_plan_and_the_very_weights_of_a_run_without_a_net(
     net: LocalNet, reference: dict[str, Any]
 ):

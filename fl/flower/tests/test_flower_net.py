@@ -110,6 +110,7 @@ def assert_finished_as(net: LocalNet, run_id: str, reference: dict[str, Any]) ->
 
 
 @pytest.mark.requirement("NNU-10")
+@pytest.mark.requirement("RUN-11")
 def test_a_run_over_flower_gives_the_plan_and_the_very_weights_of_the_local_harness(
     net: LocalNet, reference: dict[str, Any]
 ):

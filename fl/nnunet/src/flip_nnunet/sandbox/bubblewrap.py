@@ -46,8 +46,10 @@ class Bubblewrap:
         nothing = Start(["/usr/bin/true"], {"PATH": os.environ.get("PATH", os.defpath)}, subprocess.PIPE)
         try:
             process = self.start(Box(), nothing)
+        except FileNotFoundError as error:
+            raise SandboxUnavailable(f"{_PROGRAM} is missing; install bubblewrap") from error
         except OSError as error:
-            raise SandboxUnavailable(f"{_PROGRAM} cannot be started ({error}); install bubblewrap") from error
+            raise SandboxUnavailable(f"no box can be made here: {error}") from error
         try:
             said, _ = process.communicate(timeout=_TRIAL_S)
         except subprocess.TimeoutExpired as error:

@@ -12,6 +12,7 @@ class Ending(enum.IntEnum):
     MEMORY = 121
     TIME = 122
     OUTPUT = 123
+    PROCESSES = 124
 
     @property
     def code(self) -> str:
@@ -28,6 +29,7 @@ _REASONS = {
     Ending.MEMORY: ("memory-limit", "the trainer used more memory than the site allows"),
     Ending.TIME: ("time-limit", "the trainer ran longer than the site allows"),
     Ending.OUTPUT: ("output-limit", "the trainer wrote more to the disk than the site allows"),
+    Ending.PROCESSES: ("process-limit", "the trainer ran more processes than the site allows"),
 }
 
 

@@ -29,6 +29,11 @@ def memory_of_family(pid: int, enough: int) -> float:
     return held if held <= enough else sum(_own_share(process) for process in family)
 
 
+def tasks_of_family(pid: int) -> int:
+    """How many threads a process and its descendants have, their first ones included."""
+    return sum(_tasks(process) for process in _family(pid))
+
+
 def end_family(process: subprocess.Popen[bytes]) -> None:
     """Kill a process with all its descendants. Raises TimeoutError if they do not end."""
     family = _family(process.pid)
@@ -98,6 +103,13 @@ def _held(process: psutil.Process) -> int:
     except psutil.NoSuchProcess:
         return 0
     return memory.rss
+
+
+def _tasks(process: psutil.Process) -> int:
+    try:
+        return process.num_threads()
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def _own_share(process: psutil.Process) -> int:

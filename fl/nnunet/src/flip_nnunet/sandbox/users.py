@@ -30,8 +30,7 @@ def users_of(user: int) -> Iterator[int]:
     try:
         with ours:
             _expect(ours, "the kernel gives no user namespace")
-            for name in ("uid_map", "gid_map"):
-                Path(f"/proc/{child}/{name}").write_text(f"0 0 1\n{user} {user} 1\n", "ascii")
+            _map(child, user)
             ours.send(b".")
             _expect(ours, "the user namespace cannot be closed to further ones")
             namespace = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
@@ -41,6 +40,14 @@ def users_of(user: int) -> Iterator[int]:
         yield namespace
     finally:
         os.close(namespace)
+
+
+def _map(child: int, user: int) -> None:
+    try:
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{child}/{name}").write_text(f"0 0 1\n{user} {user} 1\n", "ascii")
+    except PermissionError as error:
+        raise OSError(f"this root may not have the user {user}") from error
 
 
 def _hold_namespace(parent: socket.socket) -> None:

@@ -25,11 +25,12 @@ from flip_nnunet.sandbox.entrance import Entrance
 from flip_nnunet.sandbox.passage import open_passage
 from flip_nnunet.sandbox.port import Start
 from flip_nnunet.sandbox.settings import SandboxSettings
-from flip_nnunet.sandbox.usage import Output, end_family, memory_of_family
+from flip_nnunet.sandbox.usage import Output, end_family, memory_of_family, tasks_of_family
 
 _LOOK_S = 0.25
 _LOOKS_A_MEASURE = 8
 """Of the disk: it takes longer to look at than the memory, and fills more slowly."""
+_TASKS_OF_BUBBLEWRAP = 2
 _LOG_BYTES = 64 * 2**20
 _CHUNK_BYTES = 64 * 1024
 _LAST_WORDS_S = 1.0
@@ -69,6 +70,7 @@ class Watch:
             if time.monotonic() > deadline:
                 raise LimitReached(Ending.TIME, f"it ran for {self.settings.time_s} s")
             self._look_at_memory()
+            self._look_at_processes()
             if looks % _LOOKS_A_MEASURE == 0:
                 self._look_at_output()
 
@@ -76,6 +78,11 @@ class Watch:
         limit = self.settings.memory_bytes
         if memory_of_family(self.process.pid, limit) > limit:
             raise LimitReached(Ending.MEMORY, f"its processes use more than {self.settings.memory_mib} MiB of memory")
+
+    def _look_at_processes(self) -> None:
+        """Where the box's user is the machine's root under another number, the kernel counts none of them."""
+        if tasks_of_family(self.process.pid) > self.settings.processes + _TASKS_OF_BUBBLEWRAP:
+            raise LimitReached(Ending.PROCESSES, f"it has more than {self.settings.processes} processes and threads")
 
     def _look_at_output(self) -> None:
         if self.output.grown() > self.settings.output_bytes:
