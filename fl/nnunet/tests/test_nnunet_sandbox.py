@@ -298,6 +298,18 @@ def test_what_was_there_before_is_not_the_boxs_output(trust: Trust):
     assert trust.run("time.sleep(3)").returncode == 0
 
 
+def test_where_an_earlier_run_left_what_cannot_be_measured_no_box_is_made(trust: Trust):
+    trust.run(
+        "for _ in range(50): os.mkdir('x' * 200); os.chdir('x' * 200)",
+        trust.box.model_copy(update={"folder": trust.work}),
+    )
+    ended = trust.run("print('started')")
+    assert (ended.returncode, ended.stderr) == (
+        Ending.UNAVAILABLE,
+        "sandbox: no box can be made: what is in its folders already cannot be measured\n",
+    )
+
+
 def test_when_the_warden_is_killed_nothing_of_the_box_is_left(trust: Trust):
     code = "if os.fork() == 0: os.setsid()\nprint('up', flush=True); time.sleep(600)"
     with subprocess.Popen(

@@ -51,8 +51,11 @@ class Output:
     """What has been added to folders since this was made."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
+        """Raises OSError if a folder cannot be measured."""
         self._folders = folders
         self._before = self._allocated()
+        if math.isinf(self._before):
+            raise OSError("what is in its folders already cannot be measured")
 
     def grown(self) -> float:
         """In bytes; infinite where a folder cannot be measured, for then somebody has made it so."""
@@ -118,5 +121,7 @@ def _own_share(process: psutil.Process) -> int:
         lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text("ascii").splitlines()[1:]
     except (FileNotFoundError, ProcessLookupError):  # it has ended
         return 0
+    except PermissionError:  # it has made itself unreadable to its own user
+        return _held(process)
     fields = dict(line.split(":", 1) for line in lines)
     return sum(int(fields[name].split()[0]) for name in ("Pss_Anon", "Pss_Shmem")) * _KIB

@@ -91,8 +91,8 @@ class Watch:
 
 def run(order: Order, command: Sequence[str]) -> int:
     """Run `command` to its end or its limit; the exit status. To be called from the main thread, the only one."""
-    output = Output(order.box.writable)
     try:
+        output = Output(order.box.writable)
         process, log = _start(order, command)
     except OSError as error:
         _say(f"no box can be made: {error}")
