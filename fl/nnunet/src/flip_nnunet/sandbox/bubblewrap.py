@@ -15,7 +15,7 @@ from flip_nnunet.sandbox.settings import SandboxSettings
 from flip_nnunet.sandbox.users import users_of
 
 _PROGRAM = "bwrap"
-_TRIAL_S = 20.0
+_TRIAL_S = 60.0
 _SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime"),
     *("/etc/hosts", "/etc/nsswitch.conf", "/sys/devices/system"),
