@@ -85,6 +85,16 @@ def test_a_trust_allows_only_this_packages_classes_and_streams_no_log(tmp_path: 
     assert all("Streamer" not in component["path"] for component in resources["components"])
 
 
+@pytest.mark.requirement("RUN-11")
+def test_a_trust_boxes_every_job_and_lets_none_speak_to_the_hub_by_itself(tmp_path: Path):
+    provision(NET, tmp_path)
+    local = tmp_path / "KCH/local"
+    components = json.loads((local / "resources.json").read_text())["components"]
+    launchers = [component["path"] for component in components if "auncher" in component["path"]]
+    assert launchers == ["flip_flare.launcher.BoxedJobLauncher"]
+    assert json.loads((local / "comm_config.json").read_text()) == {"backbone": {"connect_generation": 1}}
+
+
 @pytest.mark.parametrize(
     ("given", "field"),
     [

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import httpx
 import pytest
-from flip_flower.executor import UntilOver
+from flip_flower.executor import Trainers, UntilOver
 from flip_flower.resident import AnswerUnwanted
+from flip_flower.wire import Request
+from flip_nnunet.message import Message, failure_of
 from flwr.proto.message_pb2 import PullObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.protobuf.client import ProtobufRequestContext
@@ -40,3 +45,17 @@ def test_parts_that_come_at_once_cost_no_question_to_the_hub():
 
     until = UntilOver(never)
     assert [pull(until, part) for part in "abc"] == [200, 200, 200]
+
+
+@pytest.mark.requirement("RUN-11")
+def test_the_hub_hears_that_a_trainer_took_more_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "prepared.json").write_text(json.dumps({"project_id": "project"}))
+    monkeypatch.setenv("FLIP_FLOWER_RUNS", str(tmp_path))
+    monkeypatch.setenv("FLIP_FLOWER_MINIMUM_CASES", "1")
+    monkeypatch.setenv("FLIP_FLOWER_SANDBOX", json.dumps({"time_s": 1}))  # it takes longer than that to start
+    trainers = Trainers("KCH", lambda node, run: True)
+    question = Request("describe", {"run_id": "run"}, Message().to_bytes())
+    failure = failure_of(Message.from_bytes(trainers.ask(question, NODE, RUN)))
+    assert failure is not None
+    assert failure.code == "time-limit"

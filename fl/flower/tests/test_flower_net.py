@@ -84,6 +84,7 @@ def write_dataset(runs: Path, site: str, run_id: str) -> Path:
         "file_ending": ".nii.gz",
     }
     (folder / "dataset.json").write_text(json.dumps(description))
+    (runs / run_id / "prepared.json").write_text(json.dumps({"project_id": "project"}))
     return runs / run_id
 
 
@@ -119,6 +120,7 @@ def assert_finished_as(net: LocalNet, run_id: str, reference: dict[str, Any]) ->
 
 
 @pytest.mark.requirement("NNU-10")
+@pytest.mark.requirement("RUN-11")
 def test_a_run_over_flower_gives_the_plan_and_the_very_weights_of_the_local_harness(
     net: LocalNet, reference: dict[str, Any]
 ):

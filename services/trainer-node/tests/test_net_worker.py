@@ -165,6 +165,18 @@ async def test_what_was_asked_while_the_worker_was_away_is_done_when_it_is_back(
         assert len(await trust.reports(WorkerStarted, 2)) == 2
 
 
+def nest(folder: Path, depth: int) -> None:
+    """Folders in each other, as a hostile trainer may leave them."""
+    folder.mkdir(parents=True)
+    at = os.open(folder, os.O_DIRECTORY)
+    for _ in range(depth):
+        os.mkdir("x", dir_fd=at)
+        below = os.open("x", os.O_DIRECTORY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+
+
 @pytest.mark.requirement("RUN-6")
 async def test_an_ended_run_has_no_process_left_and_a_forgotten_one_no_file(trust: Trust) -> None:
     await trust.freeze_cohort()
@@ -179,8 +191,8 @@ async def test_an_ended_run_has_no_process_left_and_a_forgotten_one_no_file(trus
             env={**os.environ, "PYTHONPATH": str(SCRIPTED)},
         )
         assert trainers_of(script, run_id) == [forgotten.pid]
-        own = trust.folder / "work" / "runs" / ".site" / "runs" / str(run_id)
-        own.mkdir(parents=True)
+        own = trust.folder / "work" / "runs" / ".site" / str(trust.project_id) / "runs" / str(run_id)
+        nest(own, 1500)
         await trust.ask_to_end(run_id, forget=False)
         await trust.reports(TrustEndedRun)
         assert await forgotten.wait() < 0

@@ -35,6 +35,7 @@ def write_project(folder: Path, studies: int, seed: int, *, images: bool = True)
     (data / COHORT).write_text("\n".join([f"{ACCESSION},age", *(f"{name},60" for name in names)]) + "\n")
     record = {"project_id": PROJECT_ID, "query_sha256": query_digest(QUERY)}
     (data / PROJECT).write_text(json.dumps(record))
+    (folder / "prepared.json").write_text(json.dumps({"project_id": PROJECT_ID}))
 
 
 def _write_study(study: Path, drawn: np.random.Generator) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from flip_nnunet.keeper import keep
+from flip_nnunet.sandbox import SandboxUnavailable, check
 
 from flip_flare.command import flare_command
 from flip_flare.site_settings import site_settings
@@ -26,8 +27,8 @@ def main() -> None:
     if not (kit / "startup" / "client.key").is_file():
         parser.error(f"--kit: {kit} is not a client's kit")
     try:
-        site_settings()
-    except ValueError as refused:
+        check(site_settings().sandbox)
+    except (ValueError, SandboxUnavailable) as refused:
         parser.error(str(refused))
     settings = (f"uid={given.site}", f"org={given.site.lower()}")
     sys.exit(keep(flare_command(_MODULE, kit, "fed_client.json", *settings), kit, {}))

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flip_nnunet.files import replace_file, replace_json
 from nvflare.lighter.constants import AdminRole, CtxKey, ParticipantType, PropKey
 from nvflare.lighter.entity import Participant, Project
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 ADMIN = "driver@hub.flip"
 """The identity of the hub's driver in every net."""
 SERVER_KIT, ADMIN_KIT = "server", "admin"
+NOBODYS_KEY = "nobody.key"
+"""The file of a Trust's `local` folder with a key that no certificate knows; a job finds it in place of the Trust's."""
 
 _AUTHORITY = "authority"
 _TEMPLATES = ["master_template.yml"]
@@ -43,6 +47,11 @@ _HEARTBEAT_TIMEOUT_S = 30
 
 _ALLOWED_CLASSES = ["flip_flare.controller.NnunetController", "flip_flare.executor.NnunetExecutor"]
 """What a job may name. FLARE's own list would let the hub start any command at a Trust (its ClientAPIExecutor)."""
+
+_LAUNCHER = {"id": "process_launcher", "path": "flip_flare.launcher.BoxedJobLauncher", "args": {}}
+
+_THROUGH_THE_CLIENT = {"backbone": {"connect_generation": 1}}
+"""Job processes don't connect to the hub themselves: from their box they reach the Trust's client only."""
 
 _JOBS_ONLY = {
     "submit_job": "any",
@@ -130,6 +139,15 @@ def _install(built: Path, kit: Path) -> None:
     for source in sorted((built / "local").glob(f"*{_DEFAULT_SUFFIX}")):
         name = source.name.removesuffix(_DEFAULT_SUFFIX)
         replace_json(local / name, _policy(kit, name, json.loads(source.read_bytes())))
+    if kit.name not in {SERVER_KIT, ADMIN_KIT}:
+        replace_json(local / "comm_config.json", _THROUGH_THE_CLIENT)
+        _add_nobodys_key(local / NOBODYS_KEY)
+
+
+def _add_nobodys_key(file: Path) -> None:
+    if not file.exists():
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        replace_file(file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def _policy(kit: Path, name: str, default: dict[str, Any]) -> dict[str, Any]:
@@ -155,12 +173,13 @@ def _server_resources(default: dict[str, Any], store: Path) -> dict[str, Any]:
 
 
 def _client_resources(default: dict[str, Any]) -> dict[str, Any]:
-    """A Trust's log lines may hold what must not leave it, so no log goes to the hub."""
-    components = [component for component in default["components"] if component["id"] != "site_log_streamer"]
+    """A Trust's log lines may hold what must not leave it, so no log goes to the hub. Jobs run in a box."""
+    replaced = {"site_log_streamer", _LAUNCHER["id"]}
+    components = [component for component in default["components"] if component["id"] not in replaced]
     return default | {
         "class_allow_list": _ALLOWED_CLASSES,
         "allow_log_streaming": False,
-        "components": components,
+        "components": [*components, _LAUNCHER],
     }
 
 

@@ -24,6 +24,7 @@ PREDICTIONS = {"KCH": "masks", "UCLH": "scores"}
 """What each gives of what is predicted there."""
 PORTS = range(29500, 29590)
 DEADLINE_S = 400.0
+_TRAINER = "flip_flare.trainer_script"
 
 
 def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
@@ -127,11 +128,23 @@ class LocalNet:
         parts = [process for part in ("server", *TRUSTS) for process in processes_of(self.kits / part)]
         return [process for process in parts if process.pid not in parents]
 
+    def training(self) -> list[psutil.Process]:
+        """The trainers themselves, one at each site where a job is under way."""
+        return [process for process in self.trainers() if _TRAINER in command_of(process)]
+
     def _module(self, name: str, *arguments: object) -> list[str]:
         return [sys.executable, "-m", f"flip_flare.{name}", *map(str, arguments)]
 
     def _log(self, name: str) -> Any:
         return (self.folder / f"{name}.log").open("a")
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """The words with which a process was started, up to the module it runs; none for one that has just ended."""
+    try:
+        return process.cmdline()[:4]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def children(keeper: subprocess.Popen[bytes]) -> list[psutil.Process]:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from flip_nnunet.keeper import keep
+from flip_nnunet.sandbox import SandboxUnavailable, check
 
 from flip_flower.kit import KEY, SERVER_CERTIFICATE, Net, flower_environment
 from flip_flower.site_settings import site_settings
@@ -25,8 +26,8 @@ def main() -> None:
         parser.error(f"--kit: {kit} is not a client's kit")
     try:
         Net.read(kit)
-        site_settings()
-    except ValueError as refused:
+        check(site_settings().sandbox)
+    except (ValueError, SandboxUnavailable) as refused:
         parser.error(str(refused))
     command = [sys.executable, "-u", "-m", "flip_flower.supernode", "--kit", str(kit), "--site", given.site]
     sys.exit(keep(command, kit, flower_environment(kit)))

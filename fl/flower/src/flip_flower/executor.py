@@ -16,6 +16,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flip_nnunet.attempt import checked_run_id
+from flip_nnunet.message import SiteFailure
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode, SubStatus
@@ -90,8 +91,8 @@ class Trainers:
     def ask(self, request: Request, node_id: int, flower_run: int) -> bytes:
         """The answer of the run's trainer, which is started if there is none.
 
-        A trainer belongs to one attempt: that of another finds what it needs on disk. Raises `TrainerEnded` and
-        `AnswerUnwanted`.
+        A trainer belongs to one attempt: that of another finds what it needs on disk. For one that took more than it
+        may the answer says so. Raises `TrainerEnded` and `AnswerUnwanted`.
         """
         run_id = checked_run_id(str(request.job.get("run_id")))
         if self._flower_run != (node_id, flower_run):
@@ -100,9 +101,14 @@ class Trainers:
         resident = self._resident = self._resident or Resident(run_id, self._site)
         try:
             answer = resident.ask(request, lambda: self._goes_on(node_id, flower_run))
-        except (TrainerEnded, AnswerUnwanted):
+        except AnswerUnwanted:
             self.end()
             raise
+        except TrainerEnded as ended:
+            self.end()
+            if ended.ending is None:
+                raise
+            return SiteFailure(ended.ending.code, ended.ending.detail).as_message().to_bytes()
         if request.operation == _LAST_OPERATION:
             self._resident = None
             resident.leave()

@@ -13,9 +13,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 
+from flip_apps.workers import CODE
 from flip_nnunet.message import canonical_json
+from flip_nnunet.sandbox import Ending, boxed, ending_of
 
+from flip_flower.site_settings import site_settings
 from flip_flower.wire import Request
 
 _LOOK_S = 2.0
@@ -24,7 +28,11 @@ _LEAVE_S = 5.0
 
 
 class TrainerEnded(Exception):
-    """The process ended while it owed an answer."""
+    """The process ended while it owed an answer. `ending`: why its box was ended, if it was."""
+
+    def __init__(self, text: str, ending: Ending | None) -> None:
+        self.ending = ending
+        super().__init__(text)
 
 
 class AnswerUnwanted(Exception):
@@ -32,16 +40,23 @@ class AnswerUnwanted(Exception):
 
 
 class Resident:
-    """One run's trainer. Whoever makes it must `end` it."""
+    """One run's trainer, in a box. Whoever makes it must `end` it."""
 
     def __init__(self, run_id: str, site: str) -> None:
         self.run_id = run_id
+        settings = site_settings()
+        box = settings.box(run_id, Path(__file__).resolve().parent, *CODE)
         ours, theirs = socket.socketpair()
         with theirs:
+            channel = theirs.fileno()
             command = [sys.executable, "-u", "-m", "flip_flower.trainer_script", "--run", run_id, "--site", site]
             self._process = subprocess.Popen(  # noqa: S603 - this package's own
-                [*command, "--channel", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                boxed(
+                    [*command, "--channel", str(channel)],
+                    box.model_copy(update={"channel": channel}),
+                    settings.sandbox,
+                ),
+                pass_fds=[channel],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
@@ -54,12 +69,12 @@ class Resident:
                 self._channel.send_bytes(frame)
             while not self._channel.poll(_LOOK_S):
                 if self._process.poll() is not None:  # its children may hold the channel open
-                    raise TrainerEnded(self._why())
+                    raise self._ended()
                 if not is_wanted():
                     raise AnswerUnwanted(f"run {self.run_id} is over")
             return self._channel.recv_bytes()
         except (EOFError, OSError) as error:
-            raise TrainerEnded(self._why()) from error
+            raise self._ended() from error
 
     def leave(self) -> None:
         """Let the trainer go in its own time, but not for long."""
@@ -76,9 +91,9 @@ class Resident:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
-    def _why(self) -> str:
+    def _ended(self) -> TrainerEnded:
         try:
             status = self._process.wait(_LEAVE_S)
         except subprocess.TimeoutExpired:
-            return "it closed its channel"
-        return f"its exit status is {status}"
+            return TrainerEnded("it closed its channel", None)
+        return TrainerEnded(f"its exit status is {status}", ending_of(status))

@@ -132,8 +132,8 @@ class LocalNet:
         return [process for process, words in commands if words and not words & _LONG_LIVED]
 
     def trainer(self, site: str) -> psutil.Process:
-        """The trainer of the run under way at a site."""
-        [trainer] = [process for process in processes_of(self.kits / site) if _TRAINER in command_of(process)]
+        """The trainer of the run under way at a site, itself and not what its box is made of."""
+        [trainer] = [process for process in processes_of(self.kits / site) if process.cmdline()[3:4] == [_TRAINER]]
         return trainer
 
     def _module(self, name: str, *arguments: object) -> list[str]:

@@ -23,6 +23,14 @@ def check_run(of_job: str, of_trainer: str) -> None:
         raise ValueError(f"run_id: the job is of run {of_job}, the trainer was started for {of_trainer}")
 
 
+def run_of(token: str) -> str:
+    """The id of the run whose attempt `token` names. Raises ValueError."""
+    run_id, _, number = token.rpartition(".")
+    if not number.isdecimal():
+        raise ValueError(f"token: {token!r} names no attempt")
+    return checked_run_id(run_id)
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One try at a run over some Trusts. `job` is a `flip_nnunet.job.Job` as JSON; `run_folder` is the hub's."""

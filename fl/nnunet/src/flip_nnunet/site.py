@@ -28,7 +28,7 @@ class Site:
     @classmethod
     def of(cls, name: str, run_id: str, settings: SiteSettings) -> Site:
         """The site as its settings have it, in one run."""
-        data, work = settings.data(run_id), settings.work
+        data, work = settings.data(run_id), settings.work(run_id)
         return cls(name, data, work, settings.minimum_cases, settings.predictions, settings.models)
 
     def operations(self, job: AnyJob) -> Operations:

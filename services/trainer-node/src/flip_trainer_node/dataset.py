@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 ENDING = ".nii.gz"
 _CASE = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 _RECORD = "prepared.json"
+"""Written last. The trainers learn from it, and from nobody else, whose run it is (`flip_nnunet.site_settings`)."""
 
 
 class CannotPrepare(Exception):
@@ -96,7 +97,8 @@ def prepare(request: Request, go_on: Callable[[], bool]) -> Prepared:
     """
     record = request.run / _RECORD
     if record.exists():
-        return Prepared(**orjson.loads(record.read_bytes()))
+        found = orjson.loads(record.read_bytes())
+        return Prepared(found["cases"], found["digest"])
     manifest = _read_manifest(request)
     request.run.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=request.run, prefix=".unfinished-") as unfinished:
@@ -106,7 +108,8 @@ def prepare(request: Request, go_on: Callable[[], bool]) -> Prepared:
         target.parent.mkdir(exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
-    _write(record, orjson.dumps({"cases": prepared.cases, "digest": prepared.digest}))
+    said = {"cases": prepared.cases, "digest": prepared.digest, "project_id": str(request.project_id)}
+    _write(record, orjson.dumps(said))
     return prepared
 
 

@@ -1,5 +1,6 @@
 """The settings of the two roles: a net's controller at the hub, a net's worker at a Trust."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -90,6 +91,8 @@ class WorkerSettings(NodeSettings):
     """What the Trust gives of what is predicted on its images: masks with their scores, or scores alone."""
     models: Path | None = None
     """Where the models lie that a prediction may name by their path at this Trust."""
+    sandbox: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """A `flip_nnunet.sandbox.SandboxSettings` as JSON: the box of all that trains at this Trust."""
 
     @property
     def site(self) -> TrustCode:
@@ -110,6 +113,7 @@ class WorkerSettings(NodeSettings):
             "RUNS": str(self.runs),
             "MINIMUM_CASES": str(self.minimum_cases),
             "PREDICTIONS": self.predictions,
+            "SANDBOX": json.dumps(self.sandbox),
         }
         if self.models is not None:
             told["MODELS"] = str(self.models.absolute())

@@ -5,7 +5,7 @@ worker that was killed does its task again, and every task may be done again.
 """
 
 import asyncio
-import shutil
+import subprocess
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +29,8 @@ from flip_trainer_node.settings import WorkerSettings
 _TICK_S = 0.2
 _RETRY_S = 2.0
 _COHORT_PATIENCE_S = 10.0
-_TRAINERS_OWN = ".site/runs"
-"""Where a trainer keeps what it needs of a run, below the folder of prepared runs."""
+_TRAINERS_OWN = ".site"
+"""Where trainers keep what they need, by project, below the folder of prepared runs."""
 
 
 @dataclass(slots=True)
@@ -128,14 +128,15 @@ class Worker:
     async def _end(self, command: EndRun) -> Report:
         await trainers.end(self.settings.runtime.trainer_script, command.run_id)
         if command.forget:
-            await asyncio.to_thread(self._forget, command.run_id)
+            await asyncio.to_thread(self._forget, command.project_id, command.run_id)
         return TrustEndedRun(run_id=command.run_id, project_id=command.project_id, attempt=command.attempt)
 
     def _folder(self, run_id: RunId) -> Path:
         return self.settings.runs / str(run_id)
 
-    def _forget(self, run_id: RunId) -> None:
+    def _forget(self, project_id: ProjectId, run_id: RunId) -> None:
         """Delete the run's data set and what its trainer kept; what is preprocessed serves later runs, too."""
-        for folder in (self._folder(run_id), self.settings.runs / _TRAINERS_OWN / str(run_id)):
-            if folder.exists():
-                shutil.rmtree(folder)
+        own = self.settings.runs / _TRAINERS_OWN / str(project_id) / "runs" / str(run_id)
+        for folder in (self._folder(run_id), own):
+            # A trainer may have nested folders deeper than Python's own way to delete them goes.
+            subprocess.run(("/bin/rm", "-rf", "--", str(folder)), check=True)  # noqa: S603
