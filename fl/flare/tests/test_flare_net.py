@@ -237,6 +237,18 @@ def test_a_killed_client_interrupts_its_job_even_if_it_comes_back_at_once(net: L
     net.wait_for_sites()
 
 
+@pytest.mark.requirement("RUN-3")
+def test_a_trainer_that_hangs_is_not_waited_for_for_ever(net: LocalNet):
+    prepare(net, "hanging")
+    job = net.submit({**job_of("hanging", iterations=40), "patience": {"factor": 2, "least_s": 30}})
+    wait_until(lambda: net.events("hanging", "training-started"), "the first round")
+    net.trainer("KCH").suspend()
+    assert net.wait_for_end(job) == "failed"
+    last = ending(net, "hanging")
+    assert (last["kind"], last["reason"], list(last["sites"])) == ("interrupted", "sites-silent", ["KCH"])
+    wait_until(lambda: not net.trainers(), "the end of every process of the run", GONE_AFTER_ABORT_S)
+
+
 @pytest.mark.requirement("NNU-9")
 @pytest.mark.requirement("RUN-9")
 def test_a_server_killed_in_round_1_loses_the_job_and_the_next_attempt_resumes_to_the_same_weights(

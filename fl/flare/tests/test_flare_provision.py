@@ -52,6 +52,22 @@ def test_another_port_keeps_every_key(tmp_path: Path):
     assert server["service"]["target"] == "localhost:29591"
 
 
+def test_a_trust_behind_a_forwarder_is_told_the_forwarders_port_and_no_other_trust_is(tmp_path: Path):
+    provision(NET, tmp_path)
+    provision(Net("net1", NET.trusts, NET.port, forwarders={"KCH": 29591}), tmp_path)
+    targets = {
+        trust: json.loads((tmp_path / trust / "startup/fed_client.json").read_text())["servers"][0]["service"]["target"]
+        for trust in NET.trusts
+    }
+    assert targets == {"KCH": "localhost:29591", "UCLH": f"localhost:{NET.port}"}
+
+
+@pytest.mark.parametrize("forwarders", [{"GSTT": 29591}, {"KCH": 0}])
+def test_a_forwarder_of_no_trust_or_at_no_port_is_refused(forwarders: dict[str, int]):
+    with pytest.raises(ValueError, match="through: "):
+        Net("net1", NET.trusts, NET.port, forwarders=forwarders)
+
+
 def test_a_trust_cannot_be_left_out_once_it_has_a_certificate(tmp_path: Path):
     provision(NET, tmp_path)
     with pytest.raises(ValueError, match=r"trusts: UCLH cannot leave the net net1"):

@@ -202,6 +202,18 @@ def test_a_killed_trainer_interrupts_its_attempt_and_the_reason_names_its_site(n
     wait_until(lambda: not net.trainers(), "the end of every process of the run", GONE_AFTER_ABORT_S)
 
 
+@pytest.mark.requirement("RUN-3")
+def test_a_trainer_that_hangs_is_not_waited_for_for_ever(net: LocalNet):
+    prepare(net, "hanging")
+    job = net.submit({**job_of("hanging", iterations=40), "patience": {"factor": 2, "least_s": 30}})
+    wait_until(lambda: net.events("hanging", "training-started"), "the first round")
+    net.trainer("KCH").suspend()
+    assert net.wait_for_end(job) == "failed"
+    last = ending(net, "hanging")
+    assert (last["kind"], last["reason"], list(last["sites"])) == ("interrupted", "sites-silent", ["KCH"])
+    wait_until(lambda: not net.trainers(), "the end of every process of the run", GONE_AFTER_ABORT_S)
+
+
 @pytest.mark.requirement("NNU-9")
 @pytest.mark.requirement("RUN-9")
 def test_a_superlink_killed_in_round_1_fails_the_job_and_the_next_attempt_resumes_to_the_same_weights(

@@ -46,6 +46,18 @@ def test_another_port_keeps_every_key(tmp_path: Path):
     assert Net.read(tmp_path / "KCH").address == "hub.example:30592"
 
 
+def test_a_trust_behind_a_forwarder_is_told_the_forwarders_port_and_no_other_trust_is(tmp_path: Path):
+    provision(PLAN, tmp_path)
+    provision(Plan(NET, PLAN.trusts, {"KCH": 30599}), tmp_path)
+    assert {trust: Net.read(tmp_path / trust).port for trust in PLAN.trusts} == {"KCH": 30599, "UCLH": NET.port}
+
+
+@pytest.mark.parametrize("forwarders", [{"GSTT": 30599}, {"KCH": 0}])
+def test_a_forwarder_of_no_trust_or_at_no_port_is_refused(forwarders: dict[str, int]):
+    with pytest.raises(ValueError, match="through: "):
+        Plan(NET, PLAN.trusts, forwarders)
+
+
 def test_a_trust_cannot_be_left_out_once_it_has_a_key(tmp_path: Path):
     provision(PLAN, tmp_path)
     with pytest.raises(ValueError, match=r"trusts: UCLH cannot leave the net net1"):

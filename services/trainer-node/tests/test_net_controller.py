@@ -307,6 +307,7 @@ async def test_a_run_is_carried_from_its_assignment_to_its_results(net: Net) -> 
             "dataset_name": "Dataset007_FLIP",
             "payload": PAYLOAD,
             "profile": {"name": "small"},
+            "patience": {},
             "seed": run.run_id.int % 2**31,
             "aggregation_weights": {},
             "cohorts": {trust: sha256(trust.encode()) for trust in TRUSTS},

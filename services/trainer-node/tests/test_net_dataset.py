@@ -1,5 +1,7 @@
 import hashlib
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,3 +161,34 @@ def test_a_data_set_to_predict_holds_cases_without_a_label_in_a_folder_of_their_
     assert prepared.cases == CASES
     assert [file.name for file in (folder / "imagesTs").iterdir()] == ["case003_0000.nii.gz"]
     assert len(list((folder / "imagesTr").iterdir())) == len(list((folder / "labelsTr").iterdir())) == CASES - 1
+
+
+_ON_A_SMALL_DISK = """
+mount -t tmpfs -o size=64k small "$1" && exec "$0" -c '
+import sys, uuid
+from pathlib import Path
+from flip_trainer_node.dataset import CannotPrepare, Request, prepare
+project, project_id, disk = Path(sys.argv[1]), uuid.UUID(sys.argv[2]), Path(sys.argv[3])
+try:
+    prepare(Request(project, project_id, disk / "r", "Dataset007_FLIP", 10), lambda: True)
+except CannotPrepare as refusal:
+    print(refusal.reason, len(list((disk / "r").iterdir())))
+' "$2" "$3" "$1"
+"""
+
+
+def test_a_full_disk_is_a_reason_to_refuse_and_leaves_nothing_half_done(request_of: Request, tmp_path: Path) -> None:
+    manifest = manifest_of(request_of.project)
+    large = request_of.project / manifest["cases"][0]["image"]["path"]
+    large.write_bytes(bytes(2**20))
+    manifest["cases"][0]["image"]["sha256"] = hashlib.sha256(large.read_bytes()).hexdigest()
+    put(request_of, manifest)
+    (tmp_path / "disk").mkdir()
+    in_own_namespace = ["/usr/bin/unshare", "--user", "--map-root-user", "--mount", "/bin/sh", "-c", _ON_A_SMALL_DISK]
+    told = subprocess.run(
+        [*in_own_namespace, sys.executable, str(tmp_path / "disk"), str(request_of.project), str(PROJECT)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout == "disk-full 0\n"

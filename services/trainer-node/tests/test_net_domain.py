@@ -21,6 +21,7 @@ PAYLOAD = {
     "num_rounds": 9,
     "starting_fed_round": 0,
 }
+TERMS = {"profile": {"name": "full"}, "patience": {"factor": 3}}
 RUN = RunAssigned(
     run_id=RunId(UUID(int=1)),
     project_id=ProjectId(UUID(int=2)),
@@ -101,7 +102,7 @@ def test_a_job_that_was_handed_over_while_the_attempt_was_ended_is_known_and_can
 @pytest.mark.requirement("NNU-9")
 def test_a_resumed_run_starts_after_its_last_round_with_the_same_seed() -> None:
     resumed = RUN.model_copy(update={"checkpoint": Checkpoint(round=4, object="o", digest=DIGEST), "attempt": 3})
-    first, second = domain.job_record(RUN, {"name": "full"}, {}), domain.job_record(resumed, {"name": "full"}, {})
+    first, second = domain.job_record(RUN, TERMS, {}), domain.job_record(resumed, TERMS, {})
     assert first["payload"]["starting_fed_round"] == 0
     assert second["payload"]["starting_fed_round"] == 5
     assert first["seed"] == second["seed"]
@@ -110,16 +111,16 @@ def test_a_resumed_run_starts_after_its_last_round_with_the_same_seed() -> None:
 
 @pytest.mark.requirement("RUN-4")
 def test_a_round_needs_every_trust_unless_the_run_was_queued_with_a_smaller_minimum() -> None:
-    assert "minimum_sites" not in domain.job_record(RUN, {"name": "full"}, {})
+    assert "minimum_sites" not in domain.job_record(RUN, TERMS, {})
     fewer = RUN.model_copy(update={"minimum_trusts": 1})
-    assert domain.job_record(fewer, {"name": "full"}, {})["minimum_sites"] == 1
+    assert domain.job_record(fewer, TERMS, {})["minimum_sites"] == 1
 
 
 @pytest.mark.requirement("FILE-4")
 def test_a_trust_counts_for_what_the_run_was_queued_with() -> None:
-    assert domain.job_record(RUN, {"name": "full"}, {})["aggregation_weights"] == {}
+    assert domain.job_record(RUN, TERMS, {})["aggregation_weights"] == {}
     weighted = RUN.model_copy(update={"aggregation_weights": {"KCH": 0.5}})
-    assert domain.job_record(weighted, {"name": "full"}, {})["aggregation_weights"] == {"KCH": 0.5}
+    assert domain.job_record(weighted, TERMS, {})["aggregation_weights"] == {"KCH": 0.5}
 
 
 @pytest.mark.requirement("RUN-7")
@@ -134,12 +135,12 @@ PREDICTION = RUN.model_copy(
 
 @pytest.mark.requirement("NNU-8")
 def test_a_prediction_is_handed_over_as_it_was_asked_for() -> None:
-    record = domain.job_record(PREDICTION, {"name": "full"}, {"KCH": DIGEST})
+    record = domain.job_record(PREDICTION, TERMS, {"KCH": DIGEST})
     assert record == {
         "run_id": str(PREDICTION.run_id),
         "payload": PREDICTION.payload,
-        "profile": {"name": "full"},
         "cohorts": {"KCH": DIGEST},
+        **TERMS,
     }
     assert domain.dataset_of(PREDICTION.payload) == "Dataset031_FLIP"
     assert domain.results_name(PREDICTION) == f"Dataset031_FLIP_predictions_{PREDICTION.run_id}.zip"
@@ -152,7 +153,7 @@ def test_the_job_says_which_cohort_each_trust_prepared() -> None:
     for trust, report in (("KCH", frozen), ("UCLH", READY)):
         attempt = reduce(domain.evolve, domain.note_prepared(attempt, trust, report), attempt)
     assert attempt.cohorts == {"KCH": "c" * 64}
-    assert domain.job_record(RUN, {"name": "full"}, attempt.cohorts)["cohorts"] == {"KCH": "c" * 64}
+    assert domain.job_record(RUN, TERMS, attempt.cohorts)["cohorts"] == {"KCH": "c" * 64}
 
 
 @pytest.mark.requirement("FILE-6")

@@ -58,6 +58,9 @@ class Layout:
     port_base: int = DEFAULT_PORT_BASE
     trusts: tuple[str, ...] = ("KCH", "UCLH")
     nets: tuple[Net, ...] = NETS
+    forwarded: frozenset[str] = frozenset()
+    """Trusts that reach a net's server at `<net>-fl-forwarded`: whoever names them sees to it that something listens
+    there."""
 
     def __post_init__(self) -> None:
         if len(self.nets) > _MOST_NETS:
@@ -87,7 +90,8 @@ class Layout:
         yield from ((name, _SERVICES_OFFSET + index) for index, name in enumerate(HUB_SERVICES))
         for index, net in enumerate(self.nets):
             first = _NETS_OFFSET + index * _PORTS_A_NET
-            yield from ((net.name, first), (f"{net.name}-fl", first + 1), (f"{net.name}-fl-control", first + 2))
+            own = (net.name, f"{net.name}-fl", f"{net.name}-fl-control", f"{net.name}-fl-forwarded")
+            yield from ((name, first + offset) for offset, name in enumerate(own))
         for index, trust in enumerate(self.trusts):
             first = _TRUSTS_OFFSET + index * _PORTS_A_TRUST
             yield from ((f"{name}-{trust}", first + offset) for offset, name in enumerate(_TRUST_PARTS))

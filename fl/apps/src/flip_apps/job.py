@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from flip_contracts.apps import Rounds
 from flip_contracts.projects import Framework
 from flip_nnunet.message import digest
+from flip_nnunet.patience import Patience
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 APP = "app"
@@ -34,6 +35,7 @@ class AppJob(BaseModel):
     """Every file of the app with its digest: a site runs no other."""
     cohorts: dict[str, Sha256] = {}
     """The digest of each site's frozen cohort, where the platform knows it. The results' seal has it."""
+    patience: Patience = Patience()
     seed: int
     local_rounds: Rounds | None = None
     """Goes before what the app's own configuration says."""

@@ -123,7 +123,8 @@ class AppWorker(Operations):
                 "submit_model": self._submit_model,
                 "validate": self._validate,
                 "stop": self._stop,
-            }
+            },
+            work,
         )
         self.site = site
         self.data = data

@@ -10,10 +10,12 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from flip_apps.conduct import conduct_app
-from flip_apps.job import is_app
+from flip_apps.job import AppJob, is_app
 from flip_nnunet.attempt import Attempt
 from flip_nnunet.conduct import SILENT, Interrupted, conduct
+from flip_nnunet.job import AnyJob
 from flip_nnunet.message import MALFORMED, Answers, Message, SiteFailure
+from flip_nnunet.patience import Clock, Patience
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
@@ -23,7 +25,6 @@ from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.workflows.model_controller import ModelController
-from pydantic import BaseModel
 
 from flip_flare.wire import TASK, Request, read_reply, request_model
 
@@ -89,13 +90,16 @@ class NnunetController(ModelController):
         """Called by FLARE with a communicator of its own, which this one replaces."""
         super().set_communicator(self._clients)
 
-    def ask(self, request: Request, sites: list[str]) -> Generator[tuple[str, FLModel | None], None, None]:
+    def ask(
+        self, request: Request, sites: list[str], patience: Patience
+    ) -> Generator[tuple[str, FLModel | None], None, None]:
         """Give the sites a task, then give each answer as it comes, by the name that FLARE authenticated.
 
         None stands for the answer of a site that failed or is gone. An answer that was given is not kept; those that
         come meanwhile wait. Raises `Interrupted`. Closed early it takes the task back.
         """
         started = time.monotonic()
+        clock = Clock(patience, len(sites), started)
         arrived: SimpleQueue[FLModel] = SimpleQueue()
         waiting = set(sites)
         self._silent.clear()
@@ -106,11 +110,13 @@ class NnunetController(ModelController):
                 for answer in _taken_from(arrived):
                     site = answer.meta["client_name"]
                     waiting.discard(site)
+                    clock.answered(time.monotonic())
                     yield site, answer
                     del answer  # or the hub would keep one more model while it waits
                 if self.abort_signal.triggered:
                     raise self._interruption()
-                self._silent |= {site for site in waiting if not standing or self._clients.is_silent(site, started)}
+                late = not standing or clock.is_over(time.monotonic())
+                self._silent |= {site for site in waiting if late or self._clients.is_silent(site, started)}
                 for site in sorted(waiting & self._silent):
                     waiting.discard(site)
                     yield site, None
@@ -126,10 +132,11 @@ class NnunetController(ModelController):
 class FlareSites:
     """`flip_nnunet.federation.Sites` by FLARE tasks. Who answered is what FLARE's mTLS says, not what a reply says."""
 
-    def __init__(self, controller: NnunetController, trusts: Sequence[str], job: BaseModel) -> None:
+    def __init__(self, controller: NnunetController, trusts: Sequence[str], job: AnyJob | AppJob) -> None:
         self._controller = controller
         self._trusts = list(trusts)
         self._job = job.model_dump(mode="json")
+        self._patience = job.patience
 
     def names(self) -> list[str]:
         return list(self._trusts)
@@ -138,7 +145,7 @@ class FlareSites:
         """As `federation.Sites`. Raises `Interrupted` if the job is over."""
         targets = self._trusts if sites is None else list(sites)
         request = Request(operation, self._job, message)
-        with closing(self._controller.ask(request, targets)) as answers:
+        with closing(self._controller.ask(request, targets, self._patience)) as answers:
             for site, answer in answers:
                 yield site, SILENT.as_message() if answer is None else _message(answer)
                 del answer

@@ -3,7 +3,8 @@
     python -m flip_flare.provision --net net1 --trusts KCH,UCLH --port 8002 --output DIR
 
 `DIR` then holds `server/`, `admin/` and one folder a Trust. A second call changes nothing, and one with more Trusts
-adds theirs: keys and certificates once made are kept in `DIR/authority/`, which stays at the hub.
+adds theirs: keys and certificates once made are kept in `DIR/authority/`, which stays at the hub. A Trust that reaches
+the server through a forwarder is told its port: `--through KCH=9002`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import json
 import logging
 import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flip_nnunet.files import replace_file, replace_json
+from flip_nnunet.forwarders import check_forwarders, parse_forwarder
 from nvflare.lighter.constants import AdminRole, CtxKey, ParticipantType, PropKey
 from nvflare.lighter.entity import Participant, Project
 from nvflare.lighter.impl.cert import CertBuilder
@@ -70,12 +73,16 @@ _JOBS_ONLY = {
 
 @dataclass(frozen=True, slots=True)
 class Net:
-    """A net's name, the Trusts in it and where its server listens. Raises ValueError for what is not well formed."""
+    """A net's name, the Trusts in it and where its server listens. Raises ValueError for what is not well formed.
+
+    forwarders: the port at which a Trust reaches the server's name, for those for which it is another.
+    """
 
     name: str
     trusts: tuple[str, ...]
     port: int
     host: str = "localhost"
+    forwarders: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not _NET_NAME.fullmatch(self.name):
@@ -87,6 +94,12 @@ class Net:
                 raise ValueError(f"trusts: {trust!r} must match {_TRUST_CODE.pattern}")
         if not 0 < self.port < 65536:
             raise ValueError(f"port: {self.port} must lie between 1 and 65535")
+        check_forwarders(self.forwarders, self.trusts)
+
+    def way_of(self, trust: str) -> dict[str, Any]:
+        """What FLARE is told of how a Trust reaches the server, where that is not as the server says itself."""
+        port = self.forwarders.get(trust)
+        return {} if port is None else {PropKey.CONNECT_TO: {PropKey.HOST: self.host, PropKey.PORT: port}}
 
 
 def provision(net: Net, output: Path) -> None:
@@ -119,7 +132,7 @@ def _build(net: Net, authority: Path) -> Path:
     participants = [
         Participant(ParticipantType.SERVER, net.host, "hub", {PropKey.FED_LEARN_PORT: net.port}),
         Participant(ParticipantType.ADMIN, ADMIN, "hub", {PropKey.ROLE: AdminRole.PROJECT_ADMIN}),
-        *(Participant(ParticipantType.CLIENT, trust, trust.lower()) for trust in net.trusts),
+        *(Participant(ParticipantType.CLIENT, trust, trust.lower(), net.way_of(trust)) for trust in net.trusts),
     ]
     project = Project(net.name, f"FLIP net {net.name}", participants)
     builders = [WorkspaceBuilder(_TEMPLATES), StaticFileBuilder(config_folder="config", scheme="grpc"), CertBuilder()]
@@ -189,10 +202,19 @@ def main() -> None:
     parser.add_argument("--trusts", required=True, help="codes of its Trusts, separated by commas")
     parser.add_argument("--port", required=True, type=int, help="where its server listens")
     parser.add_argument("--host", default="localhost", help="the server's name, as its clients resolve it")
+    parser.add_argument(
+        "--through",
+        action="append",
+        default=[],
+        type=parse_forwarder,
+        metavar="TRUST=PORT",
+        help="the port at which a Trust reaches the server's name, if it is another",
+    )
     parser.add_argument("--output", required=True, type=Path, help="the folder of the kits")
     given = parser.parse_args()
     try:
-        provision(Net(given.net, tuple(given.trusts.split(",")), given.port, given.host), given.output)
+        net = Net(given.net, tuple(given.trusts.split(",")), given.port, given.host, dict(given.through))
+        provision(net, given.output)
     except ValueError as refused:
         parser.error(str(refused))
 

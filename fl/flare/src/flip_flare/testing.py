@@ -132,6 +132,11 @@ class LocalNet:
         """The trainers themselves, one at each site where a job is under way."""
         return [process for process in self.trainers() if _TRAINER in command_of(process)]
 
+    def trainer(self, site: str) -> psutil.Process:
+        """The trainer at a site where a job is under way."""
+        [trainer] = [process for process in processes_of(self.kits / site) if _TRAINER in command_of(process)]
+        return trainer
+
     def _module(self, name: str, *arguments: object) -> list[str]:
         return [sys.executable, "-m", f"flip_flare.{name}", *map(str, arguments)]
 

@@ -8,16 +8,17 @@ from collections.abc import Mapping, Sequence
 
 import httpx
 from flip_apps.conduct import conduct_app
-from flip_apps.job import is_app
+from flip_apps.job import AppJob, is_app
 from flip_nnunet.attempt import Attempt
 from flip_nnunet.conduct import SILENT, Interrupted, conduct
+from flip_nnunet.job import AnyJob
 from flip_nnunet.message import MALFORMED, Answers, Message, SiteFailure
+from flip_nnunet.patience import Clock
 from flwr.app import Message as FlowerMessage
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import RunNotRunningException
 from flwr.superlink.grid import HttpGrid
-from pydantic import BaseModel
 
 from flip_flower.pause import Pause
 from flip_flower.wire import MESSAGE_TYPE, Request, read_reply, request_content
@@ -45,10 +46,11 @@ class FlowerSites:
     silent: filled with the sites that left the last operation unanswered.
     """
 
-    def __init__(self, grid: Grid, trusts: Sequence[str], job: BaseModel, silent: set[str]) -> None:
+    def __init__(self, grid: Grid, trusts: Sequence[str], job: AnyJob | AppJob, silent: set[str]) -> None:
         self._grid = grid
         self._trusts = list(trusts)
         self._job = job.model_dump(mode="json")
+        self._patience = job.patience
         self._silent = silent
         self._wait_until = time.monotonic() + _FIRST_SIGN_S
 
@@ -70,6 +72,7 @@ class FlowerSites:
         nodes = self._connected(targets)
         for site in sorted(set(targets) - nodes.keys()):
             yield site, self._silence(site)
+        clock = Clock(self._patience, len(targets), time.monotonic())
         waiting = self._push(request, nodes) if nodes else {}
         del request  # which may be a whole model
         pause, looked_at = Pause(_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S), time.monotonic()
@@ -78,10 +81,11 @@ class FlowerSites:
             for number, site in list(waiting.items()):  # one by one, so that only one answer is in memory
                 for answer in self._grid.pull_messages([number]):
                     del waiting[number]
+                    clock.answered(time.monotonic())
                     yield site, self._read(site, answer)
             if time.monotonic() - looked_at > _LOOK_S:
                 looked_at = time.monotonic()
-                gone = self._gone(nodes)
+                gone = set(nodes) if clock.is_over(looked_at) else self._gone(nodes)
                 for number, site in [(number, site) for number, site in waiting.items() if site in gone]:
                     del waiting[number]
                     yield site, self._silence(site)

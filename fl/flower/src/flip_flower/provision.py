@@ -4,7 +4,8 @@
 
 `DIR` then holds `server/`, `admin/` and one folder a Trust. The server is known by its certificate, a Trust by its
 key, which the server must know. A second call changes nothing, and one with more Trusts adds theirs, which the server
-learns when it starts. The authority behind its certificate is kept in `DIR/authority/`, which stays at the hub.
+learns when it starts. The authority behind its certificate is kept in `DIR/authority/`, which stays at the hub. A Trust
+that reaches the server through a forwarder is told its port: `--through KCH=9002`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from flip_nnunet.files import replace_file
+from flip_nnunet.forwarders import check_forwarders, parse_forwarder
 
 from flip_flower.kit import AUTHORITY_CERTIFICATE, KEY, SERVER_CERTIFICATE, TRUST_KEYS, Net
 
@@ -37,10 +40,14 @@ _CURVE = ec.SECP384R1()
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A net and the Trusts in it. Raises ValueError for what is not well formed."""
+    """A net and the Trusts in it. Raises ValueError for what is not well formed.
+
+    forwarders: the port at which a Trust reaches the server's name, for those for which it is another.
+    """
 
     net: Net
     trusts: tuple[str, ...]
+    forwarders: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not _NET_NAME.fullmatch(self.net.name):
@@ -55,6 +62,7 @@ class Plan:
                 raise ValueError(f"{name}: {port} must lie between 1 and 65535")
         if self.net.port == self.net.control_port:
             raise ValueError("control_port: must not be the port that Trusts connect to")
+        check_forwarders(self.forwarders, self.trusts)
 
 
 def provision(plan: Plan, output: Path) -> None:
@@ -72,7 +80,7 @@ def provision(plan: Plan, output: Path) -> None:
     authority = _authority(output / _AUTHORITY, plan.net)
     _server_certificate(output / SERVER_KIT, plan.net, output / _AUTHORITY)
     for name in (SERVER_KIT, ADMIN_KIT, *plan.trusts):
-        plan.net.write(output / name)
+        replace(plan.net, port=plan.forwarders.get(name, plan.net.port)).write(output / name)
         replace_file(output / name / AUTHORITY_CERTIFICATE, authority)
     known = output / SERVER_KIT / TRUST_KEYS
     known.mkdir(exist_ok=True)
@@ -187,12 +195,20 @@ def main() -> None:
     parser.add_argument("--port", required=True, type=int, help="where its server listens to the Trusts")
     parser.add_argument("--control-port", type=int, help="where it listens to the hub; the next port if not given")
     parser.add_argument("--host", default="localhost", help="the server's name, as the Trusts resolve it")
+    parser.add_argument(
+        "--through",
+        action="append",
+        default=[],
+        type=parse_forwarder,
+        metavar="TRUST=PORT",
+        help="the port at which a Trust reaches the server's name, if it is another",
+    )
     parser.add_argument("--output", required=True, type=Path, help="the folder of the kits")
     given = parser.parse_args()
     control_port = given.port + 1 if given.control_port is None else given.control_port
     try:
         net = Net(given.net, given.host, given.port, control_port)
-        provision(Plan(net, tuple(given.trusts.split(","))), given.output)
+        provision(Plan(net, tuple(given.trusts.split(",")), dict(given.through)), given.output)
     except ValueError as refused:
         parser.error(str(refused))
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from flip_nnunet.message import Json
+from flip_nnunet.patience import Patience
 from flip_nnunet.payload import ComputeProfile, InferencePayload, TrainingPayload
 
 
@@ -19,6 +20,7 @@ class _Job(BaseModel):
     profile: ComputeProfile
     cohorts: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
     """The digest of each site's frozen cohort, where the platform knows it. The results' seal has it."""
+    patience: Patience = Patience()
 
 
 class Job(_Job):

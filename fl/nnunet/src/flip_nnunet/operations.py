@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+from flip_nnunet.files import is_disk_full
 from flip_nnunet.message import Message, SiteFailed, SiteFailure
 
 _LOG = logging.getLogger(__name__)
 
 Operation = Callable[[Message], Message]
 
+_DISK_FULL = SiteFailure("disk-full", "the site's disk is full")
+
 
 class Operations:
-    """A site in one run: operations by name, each of which takes a message and answers with one."""
+    """A site in one run: operations by name, each of which takes a message and answers with one.
 
-    def __init__(self, operations: Mapping[str, Operation]) -> None:
+    work: the site's folder for what it writes, there or not.
+    """
+
+    def __init__(self, operations: Mapping[str, Operation], work: Path) -> None:
         self._operations = dict(operations)
+        self._disk = work
 
     def handle(self, operation: str, message: Message) -> Message:
         """Do one operation; a failure comes back as a message (`message.settle` raises it at the hub)."""
@@ -28,7 +36,7 @@ class Operations:
             return failed.failure.as_message()
         except Exception as error:
             _LOG.exception("%s failed", operation)
-            return self.unexpected(error).as_message()
+            return (_DISK_FULL if is_disk_full(error, self._disk) else self.unexpected(error)).as_message()
 
     def unexpected(self, error: Exception) -> SiteFailure:
         """What the hub hears of an error that is not foreseen: its type alone, as its text may name a case."""

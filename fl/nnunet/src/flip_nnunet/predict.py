@@ -76,7 +76,8 @@ class Predictor(Operations):
                 "predict": self.predict,
                 "collect": self.collect,
                 "stop": self.stop,
-            }
+            },
+            work,
         )
         self._raw = data / "nnUNet_raw"
         self._job = job

@@ -50,7 +50,8 @@ class Worker(Operations):
                 "initialise": self.initialise,
                 "train_round": self.train_round,
                 "stop": self.stop,
-            }
+            },
+            work,
         )
 
     def describe(self, _: Message) -> Message:

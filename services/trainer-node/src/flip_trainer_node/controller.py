@@ -191,7 +191,7 @@ class Controller:
             except ObjectMissing:
                 await self._decide(attempt, lambda now: domain.close(now, "failed", "model-missing"))
                 return
-        record = domain.job_record(run, self.settings.compute_profile, attempt.cohorts)
+        record = domain.job_record(run, self.settings.terms, attempt.cohorts)
         job = await self.driver.submit(str(run.run_id), run.attempt, sorted(run.trusts), folder.path, record)
         await self._decide(attempt, lambda now: domain.submit(now, job, record))
 

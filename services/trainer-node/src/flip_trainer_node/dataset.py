@@ -1,5 +1,6 @@
 """Builds a run's nnU-Net data set from a project's images and labels at a Trust, each file checked by its digest."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 
 ENDING = ".nii.gz"
 _CASE = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _RECORD = "prepared.json"
 """Written last. The trainers learn from it, and from nobody else, whose run it is (`flip_nnunet.site_settings`)."""
 
@@ -95,6 +97,15 @@ def prepare(request: Request, go_on: Callable[[], bool]) -> Prepared:
 
     Raises CannotPrepare, or NotWanted when `go_on` says no.
     """
+    try:
+        return _prepare(request, go_on)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise CannotPrepare("disk-full") from error
+
+
+def _prepare(request: Request, go_on: Callable[[], bool]) -> Prepared:
     record = request.run / _RECORD
     if record.exists():
         found = orjson.loads(record.read_bytes())

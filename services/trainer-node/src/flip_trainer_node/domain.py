@@ -248,11 +248,9 @@ def results_name(assigned: RunAssigned) -> str:
     return f"{dataset_of(payload)}_{done}_{assigned.run_id}.zip"
 
 
-def job_record(
-    assigned: RunAssigned, profile: Mapping[str, Any], cohorts: Mapping[TrustCode, Sha256]
-) -> dict[str, Any]:
-    """What is trained or predicted, as `flip_nnunet.job.read_job` reads it."""
-    common = {"run_id": str(assigned.run_id), "profile": dict(profile), "cohorts": dict(cohorts)}
+def job_record(assigned: RunAssigned, terms: Mapping[str, Any], cohorts: Mapping[TrustCode, Sha256]) -> dict[str, Any]:
+    """What is trained or predicted, as `flip_nnunet.job.read_job` reads it. `terms` are the net's for every job."""
+    common = {"run_id": str(assigned.run_id), "cohorts": dict(cohorts), **terms}
     return common | ({"payload": assigned.payload} if predicts(assigned.payload) else _training(assigned))
 
 

@@ -64,10 +64,17 @@ class ControllerSettings(NodeSettings):
     s3_access_key: SecretStr
     s3_secret_key: SecretStr
     s3_bucket: str
+    patience: dict[str, float] = Field(default_factory=dict[str, float])
+    """A `flip_nnunet.patience.Patience` as JSON: how long a Trust that does not answer is waited for."""
     compute_profile: dict[str, Any] = Field(default_factory=lambda: {"name": "full", "processes": 8})
     """A `flip_nnunet.payload.ComputeProfile` as JSON: how much of nnU-Net's appetite the net's machines allow."""
     resources: dict[TrustCode, Resources] = Field(default_factory=dict[TrustCode, Resources])
     """What the net has for a run at each Trust, as JSON; at a Trust that is not named nothing is matched."""
+
+    @property
+    def terms(self) -> Mapping[str, Any]:
+        """What the net says of every job."""
+        return {"profile": self.compute_profile, "patience": self.patience}
 
     @model_validator(mode="after")
     def _has_trusts(self) -> Self:

@@ -31,6 +31,7 @@ def _provision(layout: Layout, net: Net) -> tuple[str, ...]:
         *("--trusts", ",".join(layout.trusts)),
         *("--port", str(layout.port(f"{net.name}-fl"))),
         *control_port,
+        *(f"--through={trust}={layout.port(f'{net.name}-fl-forwarded')}" for trust in sorted(layout.forwarded)),
         *("--output", str(layout.kits(net))),
     )
 
