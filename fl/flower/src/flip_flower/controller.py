@@ -17,6 +17,7 @@ from flip_nnunet.patience import Clock
 from flwr.app import Message as FlowerMessage
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectPushError
 from flwr.supercore.run import RunNotRunningException
 from flwr.superlink.grid import HttpGrid
 
@@ -62,11 +63,18 @@ class FlowerSites:
         targets = self._trusts if sites is None else list(sites)
         self._silent.clear()
         try:
-            yield from self._answers(Request(operation, self._job, message.to_bytes()), targets)
+            yield from self._carried(Request(operation, self._job, message.to_bytes()), targets)
         except RunNotRunningException as error:
             raise Interrupted("job-aborted", "Flower was told to stop the run") from error
         except httpx.HTTPError as error:
             raise Interrupted("net-broken", f"the SuperLink does not serve the run: {type(error).__name__}") from error
+
+    def _carried(self, request: Request, targets: Sequence[str]) -> Answers:
+        try:
+            yield from self._answers(request, targets)
+        except (ObjectPushError, ObjectPullError) as lost:
+            _nodes(self._grid)  # of a run that was stopped this raises RunNotRunningException; its objects go first
+            raise Interrupted("net-broken", "the SuperLink lost a part of a message") from lost
 
     def _answers(self, request: Request, targets: Sequence[str]) -> Answers:
         nodes = self._connected(targets)
