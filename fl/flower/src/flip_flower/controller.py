@@ -63,18 +63,13 @@ class FlowerSites:
         targets = self._trusts if sites is None else list(sites)
         self._silent.clear()
         try:
-            yield from self._carried(Request(operation, self._job, message.to_bytes()), targets)
+            yield from self._answers(Request(operation, self._job, message.to_bytes()), targets)
         except RunNotRunningException as error:
-            raise Interrupted("job-aborted", "Flower was told to stop the run") from error
+            raise _stopped() from error
+        except (ObjectPushError, ObjectPullError) as error:
+            raise self._why_a_part_was_lost() from error
         except httpx.HTTPError as error:
             raise Interrupted("net-broken", f"the SuperLink does not serve the run: {type(error).__name__}") from error
-
-    def _carried(self, request: Request, targets: Sequence[str]) -> Answers:
-        try:
-            yield from self._answers(request, targets)
-        except (ObjectPushError, ObjectPullError) as lost:
-            _nodes(self._grid)  # of a run that was stopped this raises RunNotRunningException; its objects go first
-            raise Interrupted("net-broken", "the SuperLink lost a part of a message") from lost
 
     def _answers(self, request: Request, targets: Sequence[str]) -> Answers:
         nodes = self._connected(targets)
@@ -133,6 +128,14 @@ class FlowerSites:
         self._silent.add(site)
         return SILENT.as_message()
 
+    def _why_a_part_was_lost(self) -> Interrupted:
+        """Of a run that is stopped Flower loses the messages first."""
+        try:
+            _nodes(self._grid)
+        except RunNotRunningException:
+            return _stopped()
+        return Interrupted("net-broken", "the SuperLink lost a part of a message")
+
     def _gone(self, asked: Mapping[str, NodeInfo]) -> set[str]:
         """The sites whose node is away, or was: one that was started again knows nothing of what it was asked."""
         now = _nodes(self._grid)
@@ -141,6 +144,10 @@ class FlowerSites:
             for site, node in asked.items()
             if site not in now or now[site].last_activated_at != node.last_activated_at
         }
+
+
+def _stopped() -> Interrupted:
+    return Interrupted("job-aborted", "Flower was told to stop the run")
 
 
 def _nodes(grid: Grid) -> dict[str, NodeInfo]:
