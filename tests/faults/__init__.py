@@ -1,1 +1,1 @@
-"""Faults of the federated parts: the local stack's nets, a part of which is killed at each stage of a run."""
+"""Faults of the federated parts on the local stack: parts are killed, cut off, filled up, or answer wrongly."""

@@ -1,8 +1,10 @@
 """Plays a case: a run on the local stack, a fault at its stage, and how both the run and the net come out of it."""
 
+import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,16 @@ from flip_local.layout import HUB, Layout, Net
 from flip_local.story import Story
 from flip_trainer_node.run_folder import RunFolder, Tail
 
-from .cases import Case, Outcome, Stage
+from .cases import ANSWERS, Case, Killed, Outcome, Stage
+from .disk import clear, fill
+from .misbehaving import file_of
+from .network import Ways
 from .processes import NobodyThere, Victims
 
 ROUNDS = 3
 TRUST = "KCH"
-_PATIENCE_S = 600.0
+_CUT_S = 60.0
+_PATIENCE_S = 900.0
 _LOOK_S = 0.02
 _ENDED = frozenset({"finished", "failed", "stopped"})
 _TOLD: dict[Stage, str] = {
@@ -42,23 +48,55 @@ class Stack:
     story: Story
     researcher: Hub
     admin: Hub
+    ways: Ways
 
     def play(self, case: Case) -> Outcome:
-        """Queue a run, kill at the stage, wait for the run's end and for the net. Raises Stuck."""
+        """Queue a run, let the fault come at the stage, wait for the run's end and for the net. Raises Stuck.
+
+        A run may go on without the Trust where the Trust's answers are the fault.
+        """
         net = next(net for net in self.layout.nets if net.framework == case.framework)
         if case.stage == "preprocessing":
             self._forget_what_is_preprocessed(net)
-        run_id = self.story.initiate(self.researcher, case.framework, ROUNDS)
+        fewest = 1 if case.fault in ANSWERS else None
+        run_id = self.story.initiate(self.researcher, case.framework, ROUNDS, minimum_trusts=fewest)
         self._wait_for(lambda: self._has_come(case.stage, net, run_id), str(case))
         victims = Victims(self.layout, net, TRUST)
-        self._wait_for(lambda: _kills(victims, case, run_id), f"{case}: somebody to kill")
-        began = time.monotonic()
-        run = self._wait_for(lambda: self._ended(run_id), f"{case}: the run's end")
-        done_s = time.monotonic() - began
+        with self._fault(case, net, victims, run_id):
+            began = time.monotonic()
+            run = self._wait_for(lambda: self._ended(run_id), f"{case}: the run's end")
+            done_s = time.monotonic() - began
         self._wait_for(lambda: self._is_free(net), f"{case}: a free net")
         free_s = time.monotonic() - began
         self._wait_for(lambda: not victims.trainers(run_id), f"{case}: the end of all that trained")
-        return Outcome(case, run["state"], run.get("reason") or "", run["attempt"], done_s, free_s)
+        why = " ".join(told for told in (run.get("reason"), run.get("detail")) if told)
+        return Outcome(case, run["state"], why, run["attempt"], done_s, free_s, _left_out(run))
+
+    @contextmanager
+    def _fault(self, case: Case, net: Net, victims: Victims, run_id: str) -> Iterator[None]:
+        """The fault, until the run has ended; a cut network comes back by itself."""
+        match case.fault:
+            case "network":
+                cut = self.ways.cut(net.name, _CUT_S)
+                yield
+                cut.result()
+            case "disk":
+                disk = self.layout.folder(TRUST, "work", net.name)
+                fill(disk)
+                try:
+                    yield
+                finally:
+                    clear(disk)
+            case "nan" | "other-plan" | "other-shape" | "stale-round" | "nothing" as answer:
+                said = file_of(self.layout.trainer_python(net.framework).parents[1])
+                said.write_text(json.dumps({TRUST: answer}))
+                try:
+                    yield
+                finally:
+                    said.unlink()
+            case part:
+                self._wait_for(lambda: _kills(victims, part, run_id), f"{case}: somebody to kill")
+                yield
 
     def _has_come(self, stage: Stage, net: Net, run_id: str) -> bool:
         if stage == "preparing":
@@ -74,7 +112,8 @@ class Stack:
 
     def _forget_what_is_preprocessed(self, net: Net) -> None:
         for trust in self.layout.trusts:
-            shutil.rmtree(self._work(trust, net) / ".site" / "preprocessed", ignore_errors=True)
+            for project in (self._work(trust, net) / ".site").glob("*"):
+                shutil.rmtree(project / "preprocessed", ignore_errors=True)
 
     def _ended(self, run_id: str) -> dict[str, Any] | None:
         run = self.story.until(lambda: self.researcher.run(run_id), "the run's state")
@@ -93,9 +132,13 @@ class Stack:
         return found
 
 
-def _kills(victims: Victims, case: Case, run_id: str) -> bool:
+def _left_out(run: dict[str, Any]) -> frozenset[str]:
+    return frozenset(news["facts"]["reason"] for news in run["timeline"] if news["kind"] == "excluded")
+
+
+def _kills(victims: Victims, part: Killed, run_id: str) -> bool:
     try:
-        victims.kill(case.fault, run_id)
+        victims.kill(part, run_id)
     except NobodyThere:
         return False
     return True

@@ -14,7 +14,7 @@ from flip_local.parts import kits
 from flip_trainer_node.runtimes import RUNTIMES
 from flip_trainer_node.trainers import started_with, trainers_of
 
-from .cases import Fault
+from .cases import Killed
 
 _SERVERS: Mapping[Framework, str] = {
     "nvflare": "nvflare.private.fed.app.server.server_train",
@@ -38,9 +38,9 @@ class Victims:
     net: Net
     trust: str
 
-    def kill(self, fault: Fault, run_id: str) -> None:
+    def kill(self, part: Killed, run_id: str) -> None:
         """End a part with SIGKILL. Raises NobodyThere."""
-        match fault:
+        match part:
             case "controller":
                 control.kill(self.layout, self.net.name)
             case "worker":

@@ -38,6 +38,7 @@ from flip_contracts.scheduler import (
 )
 from flip_contracts.trainer_node import (
     AttemptEnded,
+    ContributionExcluded,
     MetricReported,
     NetFree,
     NetHeartbeat,
@@ -256,6 +257,8 @@ async def test_a_run_goes_from_the_queue_through_a_net_to_its_results(world: Wor
             loss = MetricReported(**of(run), trust=trust, round=number, name="train_loss", value=0.5 - number)
             await world.node.say(loss)
         await world.node.say(round_done(run, number))
+    left_out = ContributionExcluded(**of(run), trust=world.trusts[0], round=1, reason="not-finite")
+    await world.node.say(left_out)
     await world.run_is(first, headers, state="training", rounds=2, rounds_done=2)
 
     results = {"object": "runs/r.zip", "name": "r.zip", "digest": DIGEST, "size_bytes": 9}
@@ -275,9 +278,11 @@ async def test_a_run_goes_from_the_queue_through_a_net_to_its_results(world: Wor
     await world.files.say(published)
     shown = await world.run_is(first, headers, state="finished", results=DIGEST)
     assert [news["kind"] for news in shown["timeline"]] == [
-        *("queued", "assigned", "prepared", "prepared", "stage", "stage", "training", "round", "round", "stage"),
-        *("collected", "finished"),
+        *("queued", "assigned", "prepared", "prepared", "stage", "stage", "training", "round", "round"),
+        *("excluded", "stage", "collected", "finished"),
     ]
+    [excluded] = [news["facts"] for news in shown["timeline"] if news["kind"] == "excluded"]
+    assert excluded == {"trust": world.trusts[0], "round": 1, "reason": "not-finite"}
     times = [news["at"] for news in shown["timeline"]]
     assert times == sorted(times)
     metrics = (await world.http.get(f"/api/scheduler/runs/{first['run_id']}/metrics", headers=headers)).json()

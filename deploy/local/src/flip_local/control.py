@@ -178,7 +178,7 @@ def _launch(layout: Layout) -> None:
     namespace = ("unshare", "--user", *user, "--pid", "--fork", "--kill-child", "--mount-proc", "--")
     # What this shell calls FLIP_... is not meant for the services: each is told its own.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLIP_")}
-    environment = {**inherited, "FLIP_STATE": str(layout.state), "FLIP_PORT_BASE": str(layout.port_base)}
+    environment = {**inherited, **layout.as_environment}
     with layout.log("supervisor").open("ab") as log:
         launched = subprocess.Popen(
             (*namespace, sys.executable, "-m", "flip_local.supervisor"),

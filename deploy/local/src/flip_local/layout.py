@@ -58,6 +58,8 @@ class Layout:
     port_base: int = DEFAULT_PORT_BASE
     trusts: tuple[str, ...] = ("KCH", "UCLH")
     nets: tuple[Net, ...] = NETS
+    trainers: Path = CHECKOUT / ".local"
+    """Where the trainers' Python environments are."""
     forwarded: frozenset[str] = frozenset()
     """Trusts that reach a net's server at `<net>-fl-forwarded`: whoever names them sees to it that something listens
     there."""
@@ -68,7 +70,7 @@ class Layout:
 
     @classmethod
     def from_environment(cls) -> Layout:
-        """The checkout's own stack, moved by `FLIP_STATE` and `FLIP_PORT_BASE`.
+        """The checkout's own stack, changed by `FLIP_STATE`, `FLIP_PORT_BASE`, `FLIP_TRAINERS` and `FLIP_FORWARDED`.
 
         Raises:
             ValueError: `FLIP_PORT_BASE` isn't a port with room for the stack above it.
@@ -77,7 +79,22 @@ class Layout:
         port_base = os.environ.get("FLIP_PORT_BASE", str(DEFAULT_PORT_BASE))
         if not port_base.isdecimal() or not 1024 <= int(port_base) <= 65000:
             raise ValueError(f"FLIP_PORT_BASE must be a number from 1024 to 65000, not {port_base!r}")
-        return cls(state=Path(state).absolute() if state else cls.state, port_base=int(port_base))
+        return cls(
+            state=Path(state).absolute() if state else cls.state,
+            port_base=int(port_base),
+            trainers=Path(os.environ.get("FLIP_TRAINERS", cls.trainers)),
+            forwarded=frozenset(os.environ.get("FLIP_FORWARDED", "").split()),
+        )
+
+    @property
+    def as_environment(self) -> Mapping[str, str]:
+        """What makes `from_environment` give this layout, in another process."""
+        return {
+            "FLIP_STATE": str(self.state),
+            "FLIP_PORT_BASE": str(self.port_base),
+            "FLIP_TRAINERS": str(self.trainers),
+            "FLIP_FORWARDED": " ".join(sorted(self.forwarded)),
+        }
 
     # --- ports ----------------------------------------------------------------------------------------------------
     @cached_property
@@ -125,7 +142,7 @@ class Layout:
 
     def trainer_python(self, framework: Framework) -> Path:
         """The interpreter of a framework's trainer environment."""
-        return self.checkout / ".local" / RUNTIMES[framework].environment / "bin" / "python"
+        return self.trainers / RUNTIMES[framework].environment / "bin" / "python"
 
     # --- folders of this stack ------------------------------------------------------------------------------------
     @property

@@ -37,6 +37,9 @@ SMALL_MACHINE = {
 }
 """The nets' compute profile: twenty rounds over both Trusts in a few minutes on two cores without a GPU."""
 
+PATIENCE = {"factor": 10, "least_s": 120}
+"""How long a Trust that does not answer is waited for: rounds take seconds here."""
+
 Environment = Mapping[str, str]
 
 
@@ -190,6 +193,7 @@ def _controller(layout: Layout, net: Net) -> Environment:
         "FLIP_KIT": str(kits.server_kit(layout, net)),
         "FLIP_ADMIN_KIT": str(kits.admin_kit(layout, net)),
         "FLIP_COMPUTE_PROFILE": json.dumps(SMALL_MACHINE),
+        "FLIP_PATIENCE": json.dumps(PATIENCE),
     }
 
 

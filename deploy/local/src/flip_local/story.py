@@ -240,7 +240,7 @@ class Story:
         self.news(f"{trust}: dry run, {len(dry['matched'])} labels match")
         self.until(lambda: operator.bring_labels(self.project_id, folder), f"{trust}'s labels")
 
-    def initiate(self, researcher: Hub, framework: Framework, rounds: int) -> str:
+    def initiate(self, researcher: Hub, framework: Framework, rounds: int, *, minimum_trusts: int | None = None) -> str:
         """Queue a run of a new model, on all images; answers its id. Raises StoryFailed and Problem."""
         name, about = f"nnU-Net 2d, {framework}", "The built-in nnU-Net job."
         model = self.until(
@@ -254,7 +254,9 @@ class Story:
             "model_configuration": "2d",
             "device": "cpu",
         }
-        queued = self._do_once_heard(lambda: researcher.initiate_training(model["model_id"], payload), "the run")
+        queued = self._do_once_heard(
+            lambda: researcher.initiate_training(model["model_id"], payload, minimum_trusts=minimum_trusts), "the run"
+        )
         return queued["run_id"]
 
     def _follow(self, researcher: Hub, run_id: str) -> None:

@@ -24,6 +24,7 @@ from flip_contracts.scheduler import (
 )
 from flip_contracts.trainer_node import (
     AttemptEnded,
+    ContributionExcluded,
     MetricReported,
     NetFree,
     NetHeartbeat,
@@ -189,6 +190,13 @@ async def show_round(event: RoundComplete, db: Connection, said: Envelope) -> No
 
 
 @projection
+async def show_excluded(event: ContributionExcluded, db: Connection, said: Envelope) -> None:
+    await store.lock_queue(db)
+    facts = {"trust": event.trust, "round": event.round, "reason": event.reason}
+    await store.add_news(db, event, said, "excluded", facts, attempt=event.attempt)
+
+
+@projection
 async def show_metric(event: MetricReported, db: Connection, said: Envelope) -> None:
     await store.lock_queue(db)
     await store.keep_metric(db, event, said)
@@ -287,6 +295,7 @@ projections = (
     show_plan,
     show_training,
     show_round,
+    show_excluded,
     show_metric,
     show_collected,
     show_end_of_attempt,
