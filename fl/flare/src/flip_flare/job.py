@@ -18,6 +18,9 @@ _DEAD_CLIENT_GRACE_S = 20.0
 _JOB_HEARTBEAT_S = 5.0
 """How often a client's job process gives a sign of life to the server's."""
 
+_FIRST_SIGN_S = 180.0
+"""How long a Trust's part of a job tries to reach the hub's; FLARE's own 60 s are too few on a busy machine."""
+
 
 def write_job(attempt: Attempt, folder: Path) -> Path:
     """Write the attempt's job folder under `folder`, anew; returns it."""
@@ -63,6 +66,7 @@ def _client(attempt: Attempt) -> dict[str, Any]:
     return {
         "format_version": 2,
         "job_heartbeat_interval": _JOB_HEARTBEAT_S,
+        "max_runner_sync_timeout": _FIRST_SIGN_S,
         "executors": [{"tasks": ["train"], "executor": executor}],
         "components": [],
         "task_data_filters": [],
