@@ -34,7 +34,8 @@ def train_on_a_net(package: str, job: dict[str, Any], data: dict[str, Path], wor
     with importlib.import_module(f"{package}.testing").LocalNet(work) as net:
         net.start_all()
         for site, folder in data.items():
-            shutil.copytree(folder, net.runs / site / job["run_id"])
+            prepared = shutil.copytree(folder, net.runs / site / job["run_id"])
+            (prepared / "prepared.json").write_text(json.dumps({"project_id": "bench"}))
         state = net.wait_for_end(net.submit(job))
         events: Events = net.events(job["run_id"])
     if events[-1]["kind"] != "finished":
