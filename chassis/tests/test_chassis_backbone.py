@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from flip_chassis.access import project_handlers, user_handlers
 from flip_chassis.aggregate import Aggregate
-from flip_chassis.database import Connection, connect
+from flip_chassis.database import Connection, connect, notices
 from flip_chassis.handlers import Handler, Transient, projection
 from flip_chassis.http import Admin, SeenProject, WorkOfRequest
 from flip_chassis.ids import uuid7
@@ -459,3 +459,20 @@ async def test_a_service_says_that_it_is_ready_once_it_hears(http: httpx.AsyncCl
 
     await eventually(ready)
     assert "flip_events_said_total" in (await http.get("/metrics")).text
+
+
+# --- notices --------------------------------------------------------------------------------------------------------
+
+
+async def test_notices_come_as_they_are_given_and_an_outage_is_told_as_one(postgres: Database):
+    async with aclosing(notices(postgres.app, "news")) as heard, connect(postgres.app) as db:
+        assert await anext(heard) is None, "what was notified before is unknown"
+        await db.execute("SELECT pg_notify('news', 'first'), pg_notify('other', 'x'), pg_notify('news', 'second')")
+        assert [await anext(heard), await anext(heard)] == ["first", "second"]
+        await db.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query ~ '^LISTEN'"
+        )
+        assert await anext(heard) is None
+        await db.execute("SELECT pg_notify('news', 'third')")
+        assert await anext(heard) == "third"

@@ -87,6 +87,40 @@ async def connect(dsn: str) -> AsyncGenerator[Connection]:
         connection.terminate()  # a polite close would wait for a server that may be gone
 
 
+async def notices(dsn: str, channel: str) -> AsyncGenerator[str | None]:
+    """What is notified on a channel, as it comes.
+
+    None stands for what may have been missed: at the beginning, and each time that the server was away.
+    """
+    while True:
+        try:
+            async with _listening(dsn, channel) as heard:
+                yield None
+                while (payload := await heard.get()) is not None:
+                    yield payload
+        except UNREACHABLE as error:
+            log.warning("can't listen", reason=type(error).__name__)
+        log.warning("Postgres is away; what it notifies meanwhile is missed")
+
+
+@asynccontextmanager
+async def _listening(dsn: str, channel: str) -> "AsyncGenerator[asyncio.Queue[str | None]]":
+    """What is notified while the block lasts, and None once the connection has ended."""
+    heard: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def hear(_db: object, _pid: int, _channel: str, payload: str) -> None:
+        heard.put_nowait(payload)
+
+    def end(_db: object) -> None:
+        heard.put_nowait(None)
+
+    async with connect(dsn) as db:
+        listening = cast("Any", db)
+        listening.add_termination_listener(end)
+        await listening.add_listener(channel, hear)
+        yield heard
+
+
 @asynccontextmanager
 async def database(settings: Settings, migrations: Path) -> AsyncGenerator[Pool]:
     """The service's pool, with the chassis's migrations and then the service's own applied."""

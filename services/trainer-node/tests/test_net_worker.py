@@ -32,7 +32,7 @@ from pydantic import SecretStr
 
 pytestmark = pytest.mark.parts
 
-PAYLOAD = {"dataset_id": 7}
+PAYLOAD = {"mode": "training", "dataset_id": 7}
 SCRIPTED = Path(__file__).parent / "scripted"
 
 

@@ -1,18 +1,18 @@
-"""Run news as server-sent events (HTML living standard, section 9.2): one look at the database serves all readers."""
+"""Run news as server-sent events (HTML living standard, section 9.2): one connection listens for all readers."""
 
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import orjson
-from flip_chassis.database import UNREACHABLE, Pool, Row
-from flip_chassis.telemetry import log
+from flip_chassis.database import Pool, Row, notices
 from flip_contracts.base import RunId
 
 from flip_scheduler import domain, store
 
-_LOOK_S = 0.25
+_CHANNEL = "run_news"
 _SIGN_OF_LIFE_S = 15.0
 
 
@@ -22,31 +22,18 @@ class LiveFeed:
 
     pool: Pool
     readers: dict[RunId, list[asyncio.Event]] = field(default_factory=lambda: defaultdict(list))
-    watched: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def watch(self) -> None:
-        """Wake the readers of a run that has news. Rests while nobody reads."""
-        seen: dict[RunId, int] = {}
-        while True:
-            await self.watched.wait()
-            try:
-                async with self.pool.acquire() as db:
-                    now = await store.last_news(db, list(self.readers))
-            except UNREACHABLE as error:
-                log.warning("Postgres is away; the live feed waits", reason=type(error).__name__)
-                now = seen
-            for run_id in now.keys() & self.readers.keys():
-                if now[run_id] != seen.get(run_id):
-                    for reader in self.readers[run_id]:
-                        reader.set()
-            seen = dict(now)
-            await asyncio.sleep(_LOOK_S)
+    async def listen(self, dsn: str) -> None:
+        """Wake the readers of a run that has news, and all of them where news may have been missed."""
+        async for told in notices(dsn, _CHANNEL):
+            for run_id in list(self.readers) if told is None else [RunId(UUID(told))]:
+                for reader in self.readers.get(run_id, ()):
+                    reader.set()
 
     async def events(self, run_id: RunId, after: int) -> AsyncGenerator[bytes]:
         """The run's news after a number, then each as it comes; ends with the run."""
         wake = asyncio.Event()
         self.readers[run_id].append(wake)
-        self.watched.set()
         try:
             while True:
                 wake.clear()
@@ -70,8 +57,6 @@ class LiveFeed:
         self.readers[run_id].remove(wake)
         if not self.readers[run_id]:
             del self.readers[run_id]
-        if not self.readers:
-            self.watched.clear()
 
 
 def _event(row: Row) -> bytes:

@@ -29,7 +29,7 @@ async def service(settings: SchedulerSettings) -> AsyncGenerator[FastAPI]:
         feed = LiveFeed(stands.pool)
         async with (
             background(watch_leases(stands, dispatcher), "leases"),
-            background(feed.watch(), "live feed"),
+            background(feed.listen(settings.postgres.get_secret_value()), "live feed"),
         ):
             app = stands.http(api.router)
             app.state.dispatcher = dispatcher

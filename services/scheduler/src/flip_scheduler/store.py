@@ -1,6 +1,6 @@
 """The scheduler's SQL."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -476,12 +476,6 @@ async def news(db: Connection, run_id: RunId, after: int) -> list[Row]:
     return await db.fetch(
         "SELECT * FROM run_news WHERE run_id = $1 AND number > $2 ORDER BY number LIMIT 1000", run_id, after
     )
-
-
-async def last_news(db: Connection, run_ids: Sequence[RunId]) -> Mapping[RunId, int]:
-    """The number of the last news of each of these runs."""
-    rows = await db.fetch("SELECT run_id, last_news FROM run WHERE run_id = ANY ($1)", list(run_ids))
-    return {row["run_id"]: row["last_news"] for row in rows}
 
 
 async def metrics(db: Connection, run_id: RunId) -> list[Row]:
