@@ -1,7 +1,15 @@
 // Bodies of the messages on the bus. Written by `flip-contracts generate`; change the contracts instead.
 
+/** The global weights that scored best so far, as `flip_nnunet.standing` judges rounds. */
+export interface BestRound {
+  readonly round: number;
+  readonly object: string;
+  readonly digest: string;
+  readonly score: number;
+}
+
 /**
- * The global weights after a round, as kept in the object store.
+ * The global weights after a round, as kept in the object store, and how the run stands after it.
  *
  * `digest` is over the tensors (name, type, shape, bytes), as `flip_nnunet.message.weights_digest` makes it.
  */
@@ -9,6 +17,8 @@ export interface Checkpoint {
   readonly round: number;
   readonly object: string;
   readonly digest: string;
+  readonly score?: number | null;
+  readonly best?: BestRound | null;
 }
 
 /** The results of a finished run whose model a prediction uses, by the digest of their zip. */

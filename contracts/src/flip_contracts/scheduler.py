@@ -99,8 +99,19 @@ AggregationWeights = dict[TrustCode, Annotated[float, Field(ge=0, allow_inf_nan=
 """Factors on a Trust's number of cases when models are averaged: 1 for a Trust not named, with 0 it does not count."""
 
 
+class BestRound(BaseModel):
+    """The global weights that scored best so far, as `flip_nnunet.standing` judges rounds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    round: int
+    object: str
+    digest: Sha256
+    score: float
+
+
 class Checkpoint(BaseModel):
-    """The global weights after a round, as kept in the object store.
+    """The global weights after a round, as kept in the object store, and how the run stands after it.
 
     `digest` is over the tensors (name, type, shape, bytes), as `flip_nnunet.message.weights_digest` makes it.
     """
@@ -110,6 +121,8 @@ class Checkpoint(BaseModel):
     round: int
     object: str
     digest: Sha256
+    score: float | None = None
+    best: BestRound | None = None
 
 
 class RunQueued(Event, topic=RUN, version=1):

@@ -16,6 +16,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import torch
 from flip_nnunet.aggregation import TooFewContributions
 from flip_nnunet.dataset import RawDataset
 from flip_nnunet.federation import JobUnfit, Outcome, PlansDiffer, SchemasDiffer, federate
@@ -41,6 +42,7 @@ TINY = ComputeProfile(
 )
 FAMILIES = {"KCH": Family(1, 4), "UCLH": Family(2, 5, (1.1, 1.1, 1.4), (24, 26, 20), shift=20, scale=1.3)}
 
+MODEL = "Dataset005_brains/nnUNetTrainer__nnUNetPlans__2d"
 COHORTS = {"KCH": "c" * 64, "UCLH": "d" * 64}
 
 
@@ -111,6 +113,32 @@ def test_a_run_tells_its_stages_and_every_round_in_order(trained: Ran):
     assert trained.outcome.weights_digest == trained.told("round-complete")[-1]["digest"]
 
 
+def best_of(ran: Ran) -> tuple[Json, bytes]:
+    """What the seal says of the best round, and the checkpoint of that round."""
+    sealed, _ = check(ran.outcome.results.archive)
+    with zipfile.ZipFile(ran.outcome.results.archive) as archive:
+        return sealed["best"], archive.read(f"{MODEL}/fold_all/checkpoint_best.pth")
+
+
+@pytest.mark.requirement("NNU-5")
+def test_the_results_have_the_best_round_beside_the_last_by_the_dice_that_the_sites_told(trained: Ran, tmp_path: Path):
+    rounds = trained.told("round-complete")
+    dices = [
+        sum(site["weight"] * site["metrics"]["dice"] for _, site in sorted(each["sites"].items())) for each in rounds
+    ]
+    scores = [dices[0], 0.9 * dices[0] + 0.1 * dices[1]]
+    number = int(scores[1] > scores[0])
+    told, checkpoint = best_of(trained)
+    assert told == {"round": number, "digest": rounds[number]["digest"], "score": pytest.approx(scores[number])}
+    (tmp_path / "best.pth").write_bytes(checkpoint)
+    read = torch.load(tmp_path / "best.pth", weights_only=True)
+    assert read["current_epoch"] == number + 1
+    expected = FolderStore(trained.work / "hub").load_round(number)
+    assert expected
+    for name, weights in expected.items():
+        assert np.array_equal(read["network_weights"][name].numpy(), weights)
+
+
 @pytest.mark.requirement("NNU-5")
 def test_plain_nnunet_predicts_with_the_unzipped_results(trained: Ran, data: dict[str, Path], tmp_path: Path):
     with zipfile.ZipFile(trained.outcome.results.archive) as archive:
@@ -137,9 +165,8 @@ def test_the_seal_in_the_zip_names_data_cohorts_software_seed_rounds_and_every_f
     with zipfile.ZipFile(trained.outcome.results.archive) as archive:
         names = archive.namelist()
     sealed, digest = check(trained.outcome.results.archive)
-    model = "Dataset005_brains/nnUNetTrainer__nnUNetPlans__2d"
-    assert set(names) == {*sealed["digests"]["files"], f"{model}/seal.json"}
-    assert {f"{model}/plans.json", f"{model}/dataset.json", f"{model}/fold_all/checkpoint_final.pth"} <= set(names)
+    assert set(names) == {*sealed["digests"]["files"], f"{MODEL}/seal.json"}
+    assert {f"{MODEL}/plans.json", f"{MODEL}/dataset.json", f"{MODEL}/fold_all/checkpoint_final.pth"} <= set(names)
     assert sealed["digests"]["plan"] == trained.outcome.plan_digest
     assert sealed["digests"]["weights"] == sealed["rounds"]["1"] == trained.outcome.weights_digest
     assert sealed["job"]["seed"] == 7
@@ -163,6 +190,7 @@ def test_a_run_resumed_by_new_processes_equals_the_uninterrupted_one_bit_for_bit
     (tmp_path / "hub" / "rounds" / "round_00001.npz").unlink()
     resumed = run(data, tmp_path, job(start=1))
     assert resumed.outcome.weights_digest == trained.outcome.weights_digest
+    assert best_of(resumed) == best_of(trained)
     (only,) = resumed.told("round-complete")
     assert {told["state"] for told in only["sites"].values()} == {"disk"}
     assert all(site["reused"] for site in resumed.told("preprocessed")[0]["sites"].values())

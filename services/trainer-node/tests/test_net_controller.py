@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 import random
+import shutil
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -145,8 +146,10 @@ class Net:
         (self.run_folder(run) / "rounds" / f"round_{number:05d}.npz").write_bytes(weights)
         metrics = {"train_loss": 0.5, "dice": None, "dice_per_class": [None, 0.25]}
         sites = {trust: {"metrics": metrics} for trust in TRUSTS}
-        line = {"kind": "round-complete", "round": number, "rounds": 2, "digest": sha256(weights), "sites": sites}
-        self.write(run, line)
+        said = {"round": number, "digest": sha256(weights)}
+        first = sha256(random.Random(0).randbytes(1 << 16))
+        standing = {"score": 0.5, "best": {"round": 0, "digest": first, "score": 0.75}}
+        self.write(run, {"kind": "round-complete", **said, "rounds": 2, "standing": standing, "sites": sites})
         return weights
 
     # --- what others say ------------------------------------------------------------------------------------------
@@ -410,12 +413,18 @@ async def test_a_controller_that_begins_anew_tells_what_is_on_disk_once_and_give
         assert [event.checkpoint.round for event in await net.said(RoundComplete)] == [0, 1]
         await net.ended(run)
         checkpoint = (await net.said(RoundComplete))[1].checkpoint
+        assert checkpoint.best is not None
+        shutil.rmtree(net.run_folder(run))  # as on another net's disk
 
         again, job = await net.started(run_id=run.run_id, project_id=run.project_id, attempt=2, checkpoint=checkpoint)
         assert net.scripted()["jobs"][job]["job"]["payload"]["starting_fed_round"] == 2
         rounds = net.run_folder(again) / "rounds"
         assert sha256((rounds / "round_00001.npz").read_bytes()) == checkpoint.digest
         assert (rounds / "round_00001.sha256").read_text() == checkpoint.digest
+        assert sha256((rounds / "round_00000.npz").read_bytes()) == checkpoint.best.digest
+        assert (rounds / "round_00000.sha256").read_text() == checkpoint.best.digest
+        best = {"round": 0, "digest": checkpoint.best.digest, "score": 0.75}
+        assert json.loads((rounds / "round_00001.json").read_text()) == {"score": 0.5, "best": best}
         assert len(await net.said(RoundComplete)) == 2
 
 
@@ -521,6 +530,7 @@ async def test_a_prediction_takes_its_model_from_an_earlier_run_and_tells_scores
         assert submitted == {
             "run_id": str(run.run_id),
             "payload": PREDICTION,
+            "patience": {},
             "profile": {"name": "small"},
             "cohorts": {trust: sha256(trust.encode()) for trust in TRUSTS},
         }

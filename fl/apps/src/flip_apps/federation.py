@@ -25,6 +25,7 @@ from flip_nnunet.message import (
 )
 from flip_nnunet.seal import Results
 from flip_nnunet.software import versions
+from flip_nnunet.standing import Best, Standing
 
 from flip_apps.answers import AnswerInvalid, said_in_round, validated
 from flip_apps.files import as_arrays, configuration
@@ -59,14 +60,6 @@ class AppOutcome:
             "rounds": self.rounds,
             **told_of(self.results),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The best global weights so far, by the sites' own scores: the weights after `round`."""
-
-    round: int
-    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +126,8 @@ class _AppFederation:
         start, rounds = self.job.starting_round, self.config.global_rounds
         parameters = sum(array.size for array in weights.values())
         if start:
-            weights = self.store.load_round(start - 1)
+            weights, self.best = self.store.load_round(start - 1), self.store.load_standing(start - 1).best
+            self.digests[start - 1] = weights_digest(weights)
         self.tell({"kind": "training-started", "round": start, "rounds": rounds, "parameters": parameters})
         for number in range(start, rounds):
             weights = self._round(number, weights, validating=validating)
@@ -163,6 +157,8 @@ class _AppFederation:
         )
         self._note_score(number, scores, aggregated)
         self.digests[number] = self.store.save_round(number, aggregated.weights)
+        standing = Standing(best=self.best)
+        self.store.save_standing(number, standing)
         if validating:
             self._validate_round(number, aggregated.weights)
         self.tell(
@@ -171,6 +167,7 @@ class _AppFederation:
                 "round": number,
                 "rounds": self.config.global_rounds,
                 "digest": self.digests[number],
+                "standing": standing.model_dump(mode="json"),
                 "sites": _shown(aggregated, self.latest),
                 "seconds": round(time.monotonic() - started, 3),
             }
@@ -212,7 +209,7 @@ class _AppFederation:
             return
         score = sum(share * scores[site] for site, share in sorted(counted.items()))
         if self.best is None or score > self.best.score:
-            self.best = Best(number - 1, score)
+            self.best = Best(round=number - 1, digest=self.digests[number - 1], score=score)
 
     def _tell_point(self, number: int, site: str, point: Point) -> None:
         self.latest[site][point.label] = point.value
@@ -288,7 +285,7 @@ class _AppFederation:
             },
             "hub": {"versions": versions()},
             "rounds": {str(number): self.digests[number] for number in sorted(self.digests)},
-            "best": None if self.best is None else {"round": self.best.round, "score": self.best.score},
+            "best": None if self.best is None else self.best.model_dump(mode="json"),
             "digests": {
                 "app": self.job.app_digest,
                 "weights": weights_digest(weights),

@@ -16,6 +16,14 @@ from flip_nnunet.seal import Results, seal
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The weights after a round."""
+
+    round: int
+    weights: Weights
+
+
+@dataclass(frozen=True, slots=True)
 class TrainedModel:
     """All that nnU-Net needs to predict."""
 
@@ -23,7 +31,9 @@ class TrainedModel:
     description: Json
     """The federation's `dataset.json`."""
     fingerprint: Json
-    weights: Weights
+    final: Checkpoint
+    best: Checkpoint | None
+    """The round that scored best; None where no round was scored."""
     ties: dict[str, str]
     """For each name in nnU-Net's checkpoint, the name in `weights`."""
     mirroring_axes: list[int] | None
@@ -44,16 +54,18 @@ def export(model: TrainedModel, job: Job, record: Json, results: Path) -> Result
     _write_json(model_folder / "plans.json", model.plan)
     _write_json(model_folder / "dataset.json", model.description)
     _write_json(model_folder / "dataset_fingerprint.json", model.fingerprint)
-    torch.save(_checkpoint(model, job), fold / "checkpoint_final.pth")
+    torch.save(_checkpoint(model, model.final, job), fold / "checkpoint_final.pth")
+    if model.best is not None:
+        torch.save(_checkpoint(model, model.best, job), fold / "checkpoint_best.pth")
     digests = {
         "plan": digest(model.plan),
         "fingerprint": digest(model.fingerprint),
-        "weights": weights_digest(model.weights),
+        "weights": weights_digest(model.final.weights),
     }
     return seal(folder, model_folder, {**record, "digests": digests})
 
 
-def _checkpoint(model: TrainedModel, job: Job) -> Json:
+def _checkpoint(model: TrainedModel, of: Checkpoint, job: Job) -> Json:
     """nnU-Net's checkpoint with what inference reads."""
     record: Json = {
         "trainer_name": job.payload.trainer_name,
@@ -64,11 +76,11 @@ def _checkpoint(model: TrainedModel, job: Job) -> Json:
             "dataset_json": model.description,
         },
         "inference_allowed_mirroring_axes": model.mirroring_axes,
-        "current_epoch": job.payload.total_epochs,
+        "current_epoch": (of.round + 1) * job.payload.epochs_per_round,
     }
     # A pickle tells equal strings from identical ones; read from one text, equal records make equal bytes.
     record, ties = json.loads(json.dumps([record, dict(sorted(model.ties.items()))]))
-    tensors = {name: torch.from_numpy(model.weights[name].copy()) for name in sorted(model.weights)}
+    tensors = {name: torch.from_numpy(of.weights[name].copy()) for name in sorted(of.weights)}
     return {"network_weights": {name: tensors[owner] for name, owner in ties.items()}, **record}
 
 

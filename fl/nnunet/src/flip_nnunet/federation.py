@@ -16,7 +16,7 @@ from flip_nnunet.aggregation import Aggregate, aggregate
 from flip_nnunet.contribution import RoundTerms
 from flip_nnunet.dataset import canonical_description
 from flip_nnunet.differences import differences
-from flip_nnunet.export import TrainedModel, export
+from flip_nnunet.export import Checkpoint, TrainedModel, export
 from flip_nnunet.fingerprint import Fingerprint, federated_fingerprint
 from flip_nnunet.job import Job
 from flip_nnunet.message import (
@@ -33,6 +33,7 @@ from flip_nnunet.message import (
 )
 from flip_nnunet.seal import Results
 from flip_nnunet.software import versions
+from flip_nnunet.standing import Best, Standing, mean_dice
 
 
 class Sites(Protocol):
@@ -61,6 +62,14 @@ class Store(Protocol):
 
     def load_round(self, number: int) -> Weights:
         """The weights that `save_round` kept. Raises `RoundMissing`."""
+        ...
+
+    def save_standing(self, number: int, standing: Standing) -> None:
+        """Keep how the run stands after a round."""
+        ...
+
+    def load_standing(self, number: int) -> Standing:
+        """What `save_standing` kept; an empty standing if it kept none."""
         ...
 
     def save_record(self, name: str, record: Json) -> None:
@@ -182,6 +191,15 @@ class _Cohort:
 
 
 @dataclass(frozen=True, slots=True)
+class _Trained:
+    """The last round's weights, the digest of each round's, and the best round."""
+
+    weights: Weights
+    digests: dict[int, str]
+    best: Best | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Network:
     """The planned network before its first round."""
 
@@ -206,11 +224,12 @@ class _Federation:
         plan = self._plan(cohort, fingerprint)
         self._preprocess()
         network = self._initialise()
-        weights, digests = self._train(cohort, digest(plan), network)
+        trained = self._train(cohort, digest(plan), network)
         self._let_go()
-        results = self._export(cohort, fingerprint, plan, network, weights, digests)
+        results = self._export(cohort, fingerprint, plan, network, trained)
         tell_exported(self._tell, results)
-        return Outcome(digest(plan), weights_digest(weights), cohort.cases, self._job.payload.num_rounds, results)
+        final = weights_digest(trained.weights)
+        return Outcome(digest(plan), final, cohort.cases, self._job.payload.num_rounds, results)
 
     def _ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
         return settle(operation, self._sites.ask(operation, message, sites))
@@ -279,19 +298,21 @@ class _Federation:
             raise SitesFailed("initialise", {first: failure})
         return _Network(reply.arrays, reply.meta["ties"], reply.meta["mirroring_axes"])
 
-    def _train(self, cohort: _Cohort, plan: str, network: _Network) -> tuple[Weights, dict[int, str]]:
+    def _train(self, cohort: _Cohort, plan: str, network: _Network) -> _Trained:
         payload = self._job.payload
         start = payload.starting_fed_round
-        weights = self._store.load_round(start - 1) if start else network.weights
+        weights, standing = network.weights, Standing()
+        if start:
+            weights, standing = self._store.load_round(start - 1), self._store.load_standing(start - 1)
         parameters = sum(array.size for array in network.weights.values())
         self._tell({"kind": "training-started", "round": start, "rounds": payload.num_rounds, "parameters": parameters})
         digests: dict[int, str] = {}
         for number in range(start, payload.num_rounds):
             terms = RoundTerms(number, plan, weights, cohort.cases, self._job.largest_update)
-            weights, digests[number] = self._round(terms)
-        return weights, digests
+            weights, digests[number], standing = self._round(terms, standing)
+        return _Trained(weights, digests, standing.best)
 
-    def _round(self, terms: RoundTerms) -> tuple[Weights, str]:
+    def _round(self, terms: RoundTerms, before: Standing) -> tuple[Weights, str, Standing]:
         started = time.monotonic()
         aggregated = aggregate(
             self._sites.ask("train_round", Message({"round": terms.number}, terms.weights)),
@@ -301,17 +322,20 @@ class _Federation:
             lambda site, why: self._tell_excluded(terms.number, site, why),
         )
         saved = self._store.save_round(terms.number, aggregated.weights)
+        standing = before.after(terms.number, saved, mean_dice(aggregated))
+        self._store.save_standing(terms.number, standing)
         self._tell(
             {
                 "kind": "round-complete",
                 "round": terms.number,
                 "rounds": self._job.payload.num_rounds,
                 "digest": saved,
+                "standing": standing.model_dump(mode="json"),
                 "sites": _shown(aggregated),
                 "seconds": round(time.monotonic() - started, 3),
             }
         )
-        return aggregated.weights, saved
+        return aggregated.weights, saved, standing
 
     def _tell_excluded(self, number: int, site: str, why: SiteFailure) -> None:
         self._tell(
@@ -330,11 +354,14 @@ class _Federation:
         fingerprint: Fingerprint,
         plan: Json,
         network: _Network,
-        weights: Weights,
-        digests: dict[int, str],
+        trained: _Trained,
     ) -> Results:
         description = canonical_description(cohort.schema, cohort.total, self._job.dataset_name)
-        model = TrainedModel(plan, description, fingerprint.content, weights, network.ties, network.mirroring_axes)
+        final = Checkpoint(self._job.payload.num_rounds - 1, trained.weights)
+        best = (
+            None if trained.best is None else Checkpoint(trained.best.round, self._store.load_round(trained.best.round))
+        )
+        model = TrainedModel(plan, description, fingerprint.content, final, best, network.ties, network.mirroring_axes)
         sites = {
             site: {
                 "cases": cohort.cases[site],
@@ -349,7 +376,8 @@ class _Federation:
             "job": self._job.model_dump(mode="json", exclude={"cohorts"}),
             "sites": sites,
             "hub": {"versions": versions()},
-            "rounds": {str(number): digests[number] for number in sorted(digests)},
+            "rounds": {str(number): told for number, told in sorted(trained.digests.items())},
+            "best": None if trained.best is None else trained.best.model_dump(mode="json"),
         }
         return export(model, self._job, record, self._store.results())
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from flip_nnunet.files import replace_file
 from flip_nnunet.message import Json, Weights, weights_digest
+from flip_nnunet.standing import Standing
 
 
 class RoundMissing(Exception):
@@ -23,7 +25,7 @@ class ModelMissing(Exception):
 
 
 class FolderStore:
-    """`rounds/round_00000.npz` (with `.sha256`), `records/NAME.json` and `results/` below one folder.
+    """`rounds/round_00000.npz` (with `.sha256` and `.json`), `records/NAME.json` and `results/` below one folder.
 
     The results of an earlier run, where the job needs them, are put at `earlier.zip` by whoever starts it.
 
@@ -47,7 +49,15 @@ class FolderStore:
             for old in sorted(file.parent.glob("round_*.npz"))[: -self._keep_rounds]:
                 old.unlink()
                 old.with_suffix(".sha256").unlink()
+                old.with_suffix(".json").unlink(missing_ok=True)
         return digest
+
+    def save_standing(self, number: int, standing: Standing) -> None:
+        replace_file(self._round_file(number).with_suffix(".json"), standing.model_dump_json().encode())
+
+    def load_standing(self, number: int) -> Standing:
+        file = self._round_file(number).with_suffix(".json")
+        return Standing.model_validate_json(file.read_bytes()) if file.is_file() else Standing()
 
     def load_round(self, number: int) -> Weights:
         file = self._round_file(number)

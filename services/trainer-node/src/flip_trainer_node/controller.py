@@ -179,7 +179,8 @@ class Controller:
         await asyncio.to_thread(folder.make)
         if run.checkpoint is not None:
             try:
-                await self.objects.get(run.checkpoint.object, folder.round(run.checkpoint.round))
+                for weights in domain.weights_to_go_on_from(run.checkpoint):
+                    await self.objects.get(weights.object, folder.round(weights.round))
             except ObjectMissing:
                 await self._decide(attempt, lambda now: domain.close(now, "failed", "checkpoint-missing"))
                 return

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from flip_chassis.aggregate import Aggregate
 from flip_contracts.base import Message, ProjectId, ReasonCode, RunId, Sha256, TrustCode
-from flip_contracts.scheduler import RunAssigned
+from flip_contracts.scheduler import BestRound, Checkpoint, RunAssigned
 from flip_contracts.trainer_node import AttemptEnded, EndRun, NetState, PrepareRun, TrustPreparedRun
 
 from flip_trainer_node.attempts import (
@@ -266,6 +266,12 @@ def _training(assigned: RunAssigned) -> dict[str, Any]:
         "aggregation_weights": dict(assigned.aggregation_weights),
         **minimum,
     }
+
+
+def weights_to_go_on_from(checkpoint: Checkpoint) -> list[Checkpoint | BestRound]:
+    """What an attempt needs that goes on from a checkpoint: its weights, and the best ones where they are others."""
+    best = checkpoint.best
+    return [checkpoint] if best is None or best.round == checkpoint.round else [checkpoint, best]
 
 
 def object_of_round(assigned: RunAssigned, round_: int) -> str:

@@ -1,7 +1,8 @@
 """A run's folder at the hub: what the framework's controller writes there, and what others are told of it.
 
     <work>/runs/<run id>/events.jsonl         one JSON object a line, numbered by `seq` over all attempts of the run
-                         rounds/round_<n>.npz the averaged weights of each round, `.sha256` beside them their digest
+                         rounds/round_<n>.npz the averaged weights of each round, beside them their digest (`.sha256`)
+                                              and how the run stood after it (`.json`)
                          earlier.zip          the results of an earlier run, where a prediction takes its model from it
 
 What the lines hold is `flip_nnunet.federation`'s and `flip_nnunet.conduct`'s word.
@@ -43,8 +44,16 @@ class RunFolder:
         self.round(0).parent.mkdir(parents=True, exist_ok=True)
 
     def seal_round(self, checkpoint: Checkpoint) -> None:
-        """Say what the weights of a round must be: the trainer goes on from no others."""
-        self.round(checkpoint.round).with_suffix(".sha256").write_text(checkpoint.digest)
+        """Say what the weights of a round must be, for the trainer goes on from no others, and how the run stood."""
+        self._digest_of(checkpoint.round).write_text(checkpoint.digest)
+        best = None if checkpoint.best is None else checkpoint.best.model_dump(exclude={"object"})
+        standing = orjson.dumps({"score": checkpoint.score, "best": best})
+        self.round(checkpoint.round).with_suffix(".json").write_bytes(standing)
+        if checkpoint.best is not None:
+            self._digest_of(checkpoint.best.round).write_text(checkpoint.best.digest)
+
+    def _digest_of(self, round_: int) -> Path:
+        return self.round(round_).with_suffix(".sha256")
 
     def remove(self) -> None:
         """Delete it all."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from flip_contracts.base import Message, Sha256, TrustCode
-from flip_contracts.scheduler import Checkpoint, RunAssigned
+from flip_contracts.scheduler import BestRound, Checkpoint, RunAssigned
 from flip_contracts.trainer_node import (
     ContributionExcluded,
     MetricReported,
@@ -92,9 +92,25 @@ def round_complete(line: Line, run: RunAssigned, object_: str) -> RoundComplete:
         attempt=run.attempt,
         fencing=run.fencing,
         rounds=line["rounds"],
-        checkpoint=Checkpoint(round=line["round"], object=object_, digest=line["digest"]),
+        checkpoint=Checkpoint(
+            round=line["round"],
+            object=object_,
+            digest=line["digest"],
+            score=line["standing"]["score"],
+            best=_best(line, run),
+        ),
         trusts=frozenset(line["sites"]),
     )
+
+
+def _best(line: Line, run: RunAssigned) -> BestRound | None:
+    """The best round so far: one of this attempt, or that with which the attempt began."""
+    best, began = line["standing"]["best"], run.checkpoint
+    if best is None:
+        return None
+    if began is None or best["round"] > began.round:
+        return BestRound(object=domain.object_of_round(run, best["round"]), **best)
+    return began.best if best["round"] < began.round else BestRound(object=began.object, **best)
 
 
 def archive(line: Line) -> Path:
