@@ -15,9 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from flip_contracts.base import ModelId, Sha256, TrustCode
 from flip_contracts.projects import Framework
 
-FileName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}){0,7}$")
-]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}){0,7}$")]
 """A file of an app, by its path in the app's folder."""
 
 CONFIG = "config.json"
@@ -69,12 +67,10 @@ class AppConfig(BaseModel):
     aggregation_weights: Annotated[dict[TrustCode, Weight], Field(alias="AGGREGATION_WEIGHTS")] = {}
     """Factors on a Trust's iterations when results are averaged; 1 for a Trust not named."""
 
-    def check_trusts(self, trusts: Collection[TrustCode]) -> None:
-        """Whether it fits a run over these Trusts. Raises `AppConfigInvalid`."""
-        problems = [
-            Problem(f"AGGREGATION_WEIGHTS.{trust}", "is no Trust of this run")
-            for trust in sorted(self.aggregation_weights.keys() - set(trusts))
-        ]
+    def check_trusts(self, trusts: Collection[TrustCode], *, some_absent: bool = False) -> None:
+        """Whether it fits a run over these Trusts; with `some_absent` it may name others. Raises `AppConfigInvalid`."""
+        others = set[TrustCode]() if some_absent else self.aggregation_weights.keys() - set(trusts)
+        problems = [Problem(f"AGGREGATION_WEIGHTS.{trust}", "is no Trust of this run") for trust in sorted(others)]
         if not problems and not any(self.aggregation_weights.get(trust, 1.0) for trust in trusts):
             problems.append(Problem("AGGREGATION_WEIGHTS", "no Trust counts"))
         if problems:
@@ -173,8 +169,8 @@ def problems_of_components(client_file: str, server_file: str | None, files: Col
 
 def missing_files(framework: Framework, files: Collection[str]) -> list[str]:
     """The required files that an app lacks, by the names of those that it has."""
-    names = set(files) if framework == "nvflare" else {PurePosixPath(file).name for file in files}
-    return [name for name in REQUIRED_FILES[framework] if name not in names]
+    anywhere = {PurePosixPath(file).name for file in files} - {PYPROJECT} if framework == "flower" else set[str]()
+    return [name for name in REQUIRED_FILES[framework] if name not in {*files, *anywhere}]
 
 
 def read_config(framework: Framework, files: Mapping[str, bytes]) -> AppConfig:

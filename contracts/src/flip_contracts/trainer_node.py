@@ -10,7 +10,9 @@ from flip_contracts.scheduler import Checkpoint, Resources
 from flip_contracts.topics import NET, TRAINING, TRAINING_COMMANDS, TRAINING_REPORTS, WORKER_REPORTS
 
 NetState = Literal["starting", "free", "assigned", "running", "cleaning"]
-Stage = Literal["preparing", "fingerprint", "planning", "preprocessing", "training", "validating", "predicting", "collecting"]
+Stage = Literal[
+    "preparing", "fingerprint", "planning", "preprocessing", "training", "validating", "predicting", "collecting"
+]
 
 
 class NetFree(Event, topic=NET, version=1):

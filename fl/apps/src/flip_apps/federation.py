@@ -83,7 +83,7 @@ def federate_app(sites: Sites, job: AppJob, files: Mapping[str, bytes], store: S
     Raises `AppConfigInvalid`, `SitesFailed`, `TooFewContributions` or the store's `RoundMissing`.
     """
     config = configuration(job, files)
-    config.check_trusts(sites.names())
+    config.check_trusts(sites.names(), some_absent=job.minimum_sites is not None)
     return _AppFederation(sites, job, config, files, store, tell).run()
 
 
