@@ -1,6 +1,6 @@
 """A project's data as an app reads it: a folder that the Trust, or a researcher at home, has laid out.
 
-cohort.csv                       the frozen cohort, one row a study; one column is `accession_id`
+cohort.csv                       the frozen cohort: what the query says of each study; one column is `accession_id`
 images/<accession id>/           `input_*.nii.gz`, `label_*.nii.gz`, `*.dcm`, at any depth
 project.json                     at a Trust only: whose data this is (`ProjectData.of_trust`)
 """
