@@ -280,7 +280,7 @@ class _AppFederation:
     def _export(self, weights: Weights, validation: Validation) -> Results:
         record: Json = {
             "format": 2,
-            "job": self.job.model_dump(mode="json", exclude={"query", "cohorts"}),
+            "job": self.job.model_dump(mode="json", exclude={"cohorts"}),
             "config": self.config.model_dump(mode="json", by_alias=True),
             "sites": {
                 site: {"cohort": self.job.cohorts.get(site), "versions": installed}
