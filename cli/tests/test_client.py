@@ -43,7 +43,8 @@ def hub_that_says(*answers: Answer) -> Generator[Scripted]:
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             asked = self.rfile.read(int(self.headers.get("content-length", 0)))
-            script.bodies.append(json.loads(asked) if asked else None)
+            is_json = self.headers.get("content-type") == "application/json"
+            script.bodies.append(json.loads(asked) if is_json else asked or None)
             script.requests.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
             said = script.answers.pop(0)
             body = said.raw if said.raw is not None else json.dumps(said.body).encode()
@@ -54,7 +55,7 @@ def hub_that_says(*answers: Answer) -> Generator[Scripted]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST = do_PUT = answer  # noqa: N815 - the names that http.server calls
+        do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 - the names that http.server calls
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """Tests need no access log."""
@@ -159,6 +160,71 @@ def test_an_entry_of_the_ledger_is_one_line_with_who_what_and_the_facts():
     assert line.startswith("2026-01-02T03:04:05.678")
     assert "ProjectApproved" in line
     assert line.endswith("trust=KCH  reason=agreed")
+
+
+# --- an app of one's own ----------------------------------------------------------------------------------------------
+
+SCANNING = Answer(202, {"path": "p", "status": "scanning"})
+
+
+@pytest.mark.requirement("FILE-1")
+def test_a_file_is_sent_as_it_is_and_sent_again_as_a_whole_to_a_service_that_was_behind(tmp_path: Path):
+    content = bytes(range(256)) * 1000
+    (tmp_path / "weights.bin").write_bytes(content)
+    behind = Answer(503, {"code": "not-heard-yet"}, {"Retry-After": "0"})
+    with hub_that_says(LOGGED_IN, Answer(body={}), behind, SCANNING) as script:
+        logged_in(script).put_file("7", "data/weights.bin", tmp_path / "weights.bin")
+    assert script.requests[-1][:2] == ("PUT", "/api/files/models/7/files/data/weights.bin")
+    assert script.bodies[-2:] == [content, content]
+
+
+@pytest.mark.requirement("RUN-10")
+def test_a_folder_is_uploaded_by_paths_without_what_is_hidden_and_pythons_caches(tmp_path: Path):
+    app_folder = tmp_path / "app"
+    for path in ("trainer.py", "lib/models.py", ".git/config", "lib/__pycache__/models.pyc", "lib/.DS_Store"):
+        (app_folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (app_folder / path).write_text(path)
+    with hub_that_says(LOGGED_IN, *[Answer(body={}), SCANNING] * 2) as script:
+        result = flip(script, tmp_path, "files", "put", "7", str(app_folder))
+    assert result.exit_code == 0, result.output
+    sent = [path for method, path, _ in script.requests if method == "PUT"]
+    assert sent == [f"/api/files/models/7/files/{path}" for path in ("lib/models.py", "trainer.py")]
+
+
+@pytest.mark.requirement("FILE-3")
+def test_the_list_of_files_names_those_that_are_missing(tmp_path: Path):
+    file = {"path": "trainer.py", "status": "refused", "size_bytes": 9, "reason": "malware-found", "detail": ""}
+    required = [{"path": "trainer.py", "present": True}, {"path": "validator.py", "present": False}]
+    with hub_that_says(LOGGED_IN, Answer(body={"files": [file], "required": required})) as script:
+        result = flip(script, tmp_path, "files", "list", "7")
+    assert "malware-found" in result.output
+    assert "missing: validator.py" in result.output
+
+
+def test_a_file_is_taken_out_by_its_path(tmp_path: Path):
+    with hub_that_says(LOGGED_IN, Answer(204, raw=b"")) as script:
+        assert flip(script, tmp_path, "files", "rm", "7", "lib/models.py").exit_code == 0
+    assert script.requests[-1][:2] == ("DELETE", "/api/files/models/7/files/lib/models.py")
+
+
+@pytest.mark.requirement("RUN-1")
+@pytest.mark.parametrize(
+    ("options", "payload"), [((), {"mode": "app"}), (("--local-rounds", "3"), {"mode": "app", "local_rounds": 3})]
+)
+def test_an_app_of_ones_own_is_trained_without_a_payload(
+    options: tuple[str, ...], payload: dict[str, Any], tmp_path: Path
+):
+    with hub_that_says(LOGGED_IN, Answer(202, {})) as script:
+        result = flip(script, tmp_path, "train", "7", *options)
+    assert result.exit_code == 0, result.output
+    assert script.bodies[-1]["payload"] == payload
+
+
+def test_local_rounds_beside_a_payload_are_refused(tmp_path: Path):
+    (tmp_path / "payload.json").write_text("{}")
+    with hub_that_says() as script:
+        result = flip(script, tmp_path, "train", "7", str(tmp_path / "payload.json"), "--local-rounds", "3")
+    assert (result.exit_code, len(script.requests)) == (2, 0)
 
 
 # --- operators ------------------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ class Stack:
 
 
 def _left_out(run: dict[str, Any]) -> frozenset[str]:
-    return frozenset(news["facts"]["reason"] for news in run["timeline"] if news["kind"] == "excluded")
+    return frozenset(news["facts"]["reason"] for news in run["timeline"] if news["kind"] == "contribution-excluded")
 
 
 def _kills(victims: Victims, part: Killed, run_id: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flip_client import auditing, nets, operating
+from flip_client import auditing, files, nets, operating
 from flip_client.hub import Hub, View
 from flip_client.problem import Problem, Unreachable
 from flip_client.terminal import keep, logged_in, out, show_table, show_view
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.add_typer(auditing.audit, name="audit")
 app.add_typer(operating.events, name="events")
 app.add_typer(operating.projections, name="projections")
+app.add_typer(files.files, name="files")
 app.add_typer(nets.nets, name="nets")
 app.add_typer(nets.queue, name="queue")
 
@@ -110,7 +111,7 @@ def confirm(project_id: str) -> None:
 
 @app.command()
 def model(project_id: str, name: str, description: str, framework: str = "nvflare", job: str = "nnunet") -> None:
-    """Define a model in an approved project."""
+    """Define a model in an approved project; the job `custom` trains an app of your own (`flip files put`)."""
     with logged_in() as hub:
         show_view(hub.create_model(project_id, name, description, framework, job))
 
@@ -118,7 +119,10 @@ def model(project_id: str, name: str, description: str, framework: str = "nvflar
 @app.command()
 def train(
     model_id: str,
-    payload: Path,
+    payload: Annotated[Path | None, typer.Argument(help="A JSON file; none for an app of your own.")] = None,
+    local_rounds: Annotated[
+        int | None, typer.Option(help="Of an app of your own: before LOCAL_ROUNDS of its configuration.")
+    ] = None,
     minimum_trusts: Annotated[int | None, typer.Option(help="Start with as many; all where it isn't said.")] = None,
     resources: Annotated[
         View | None,
@@ -129,9 +133,12 @@ def train(
         typer.Option(parser=json.loads, metavar="JSON", help='What each Trust\'s cases count for: {"KCH": 0.5}.'),
     ] = None,
 ) -> None:
-    """Initiate training with the payload in a JSON file."""
+    """Initiate training: of nnU-Net with the payload in a JSON file, of an app of your own without one."""
+    if payload is not None and local_rounds is not None:
+        raise typer.BadParameter("is for an app of your own, which has no payload", param_hint="--local-rounds")
     with logged_in() as hub:
-        asked = json.loads(payload.read_text())
+        own = {"mode": "app"} | ({} if local_rounds is None else {"local_rounds": local_rounds})
+        asked = own if payload is None else json.loads(payload.read_text())
         queued = hub.initiate_training(
             model_id,
             asked,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from flip_client.session import Session
@@ -11,6 +12,16 @@ from flip_client.session import Session
 Id = UUID | str
 View = dict[str, Any]
 """What a route answers, as JSON; its fields stand in the service's OpenAPI document."""
+
+
+def app_files(folder: Path) -> list[str]:
+    """The files of an app by their paths in its folder: all but what is hidden and Python's caches."""
+    paths = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    return [
+        path.as_posix()
+        for path in paths
+        if not any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+    ]
 
 
 class Hub:
@@ -90,6 +101,24 @@ class Hub:
     def images(self, project_id: Id) -> View:
         """How far each Trust's images and labels are."""
         return self.session.get(f"/api/imaging/projects/{project_id}")
+
+    # --- a model's files ------------------------------------------------------------------------------------------
+
+    def files(self, model_id: Id) -> View:
+        """The model's files as their scans left them, and those that it needs."""
+        return self.session.get(f"/api/files/models/{model_id}/files")
+
+    def put_file(self, model_id: Id, path: str, file: Path) -> View:
+        """Upload a file under its path in the app, new or in the place of an earlier one."""
+        return self.session.upload(f"/api/files/models/{model_id}/files/{quote(path)}", file)
+
+    def remove_file(self, model_id: Id, path: str) -> None:
+        """Take a file out of the model."""
+        self.session.delete(f"/api/files/models/{model_id}/files/{quote(path)}")
+
+    def download_file(self, model_id: Id, path: str, to: Path) -> Path:
+        """Download a file that its scan has accepted."""
+        return self.session.download(f"/api/files/models/{model_id}/files/{quote(path)}", to)
 
     # --- runs and results -----------------------------------------------------------------------------------------
 

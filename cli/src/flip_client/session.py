@@ -2,7 +2,7 @@
 
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,29 @@ class Session:
         """PUT; the answer's JSON."""
         return self.request("PUT", path, json=body)
 
+    def delete(self, path: str) -> None:
+        """DELETE."""
+        self.request("DELETE", path)
+
+    def upload(self, path: str, file: Path) -> Any:
+        """PUT a file as it is, streamed; the answer's JSON. Raises as `request`."""
+        self._renew_if_needed()
+
+        def send() -> httpx.Response:
+            with file.open("rb") as stream:
+                headers = {"Content-Length": str(file.stat().st_size), "Content-Type": "application/octet-stream"}
+                return self._once("PUT", path, headers=headers, content=stream)
+
+        return self._answer(send)
+
     def request(self, method: str, path: str, **more: Any) -> Any:
         """Send a request, again while a service has yet to hear of what we know. Raises Problem and Unreachable."""
+        return self._answer(lambda: self._send(method, path, **more))
+
+    def _answer(self, send: Callable[[], httpx.Response]) -> Any:
         deadline = time.monotonic() + _PATIENCE_S
         while True:
-            response = self._send(method, path, **more)
+            response = send()
             if response.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
                 break
             time.sleep(float(response.headers.get("retry-after", "1")))
@@ -75,13 +93,16 @@ class Session:
         return orjson.loads(response.content) if response.content else None
 
     def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
+        response = self._once(method, path, **more)
+        if response.status_code == httpx.codes.UNAUTHORIZED and self._token and self._renewed():
+            response = self._once(method, path, **more)
+        return response
+
+    def _once(self, method: str, path: str, headers: dict[str, str] | None = None, **more: Any) -> httpx.Response:
         try:
-            response = self._http.request(method, path, headers=self._headers(), **more)
-            if response.status_code == httpx.codes.UNAUTHORIZED and self._token and self._renewed():
-                response = self._http.request(method, path, headers=self._headers(), **more)
+            return self._http.request(method, path, headers=self._headers() | (headers or {}), **more)
         except httpx.TransportError as error:
             raise Unreachable(f"{self._http.base_url} gave no answer: {type(error).__name__}") from error
-        return response
 
     def _renewed(self) -> bool:
         self._token = None
@@ -136,9 +157,13 @@ class Session:
                 if name == "data":
                     yield {**orjson.loads(value), "event": fields["event"], "number": int(fields["id"])}
 
+    def _renew_if_needed(self) -> None:
+        """Renew a token that ran out, which a stream can't."""
+        self.get("/api/auth/users/me")
+
     @contextmanager
     def _streaming(self, path: str, headers: dict[str, str] | None = None, **more: Any) -> Iterator[httpx.Response]:
-        self.get("/api/auth/users/me")  # renews a token that ran out, which a stream can't
+        self._renew_if_needed()
         with self._http.stream("GET", path, headers=self._headers() | (headers or {}), **more) as response:
             if response.is_error:
                 response.read()

@@ -1,5 +1,16 @@
 // Bodies of the messages on the bus. Written by `flip-contracts generate`; change the contracts instead.
 
+/**
+ * What a start has to check of an app's configuration file: its problems, the Trusts that it gives a weight, and
+ * the files that a Flower app's components are in.
+ */
+export interface AppConfiguration {
+  readonly problems?: ReadonlyArray<ConfigurationProblem>;
+  readonly aggregation_weights?: Readonly<Record<string, number>>;
+  readonly client_file?: string | null;
+  readonly server_file?: string | null;
+}
+
 /** The global weights that scored best so far, as `flip_nnunet.standing` judges rounds. */
 export interface BestRound {
   readonly round: number;
@@ -21,10 +32,22 @@ export interface Checkpoint {
   readonly best?: BestRound | null;
 }
 
+/** What is wrong in a configuration file: the field as it is written there, and why it can't be used. */
+export interface ConfigurationProblem {
+  readonly field: string;
+  readonly detail: string;
+}
+
 /** The results of a finished run whose model a prediction uses, by the digest of their zip. */
 export interface EarlierResults {
   readonly run_id: string;
   readonly digest: string;
+}
+
+/** A call in Python source that a Trust may want to look at; it refuses nothing. */
+export interface Finding {
+  readonly line: number;
+  readonly name: string;
 }
 
 /** What a run asks of each Trust that takes part, or what a net has for it at one. Memory in MiB; of a GPU, each. */
@@ -235,7 +258,12 @@ export interface LoginSucceededV1 {
   readonly session_id: string;
 }
 
-/** A metric of one Trust in one round. A prediction has no rounds; its scores are told with round 0. */
+/**
+ * A metric of one Trust in one round. A prediction has no rounds; its scores are told with round 0.
+ *
+ * A researcher's app may give several values in a round: each at `x` on the axis that `axis` names. Without them it is
+ * shown at its round.
+ */
 export interface MetricReportedV1 {
   readonly run_id: string;
   readonly project_id: string;
@@ -244,6 +272,8 @@ export interface MetricReportedV1 {
   readonly round: number;
   readonly name: string;
   readonly value: number;
+  readonly x?: number | null;
+  readonly axis?: string | null;
 }
 
 /** A model was defined in an approved project. */
@@ -268,6 +298,49 @@ export interface ModelEditedV1 {
   readonly project_id: string;
   readonly name: string;
   readonly description: string;
+}
+
+/**
+ * The file was scanned, found clean and can be used in runs. `configuration` is what it says where it configures
+ * the app.
+ */
+export interface ModelFileAcceptedV1 {
+  readonly model_id: string;
+  readonly project_id: string;
+  readonly path: string;
+  readonly digest: string;
+  readonly size_bytes: number;
+  readonly engine: string;
+  readonly signatures: string;
+  readonly findings?: ReadonlyArray<Finding>;
+  readonly configuration?: AppConfiguration | null;
+}
+
+/** The file failed its scan and is deleted. `detail` says where, never what stands there. */
+export interface ModelFileRefusedV1 {
+  readonly model_id: string;
+  readonly project_id: string;
+  readonly path: string;
+  readonly digest: string;
+  readonly reason: string;
+  readonly detail?: string;
+}
+
+/** Somebody took the file out of the model. Runs that were started with it keep it. */
+export interface ModelFileRemovedV1 {
+  readonly model_id: string;
+  readonly project_id: string;
+  readonly path: string;
+}
+
+/** A file of a model came, new or in the place of an earlier one; nothing may use it before its scan. */
+export interface ModelFileUploadedV1 {
+  readonly model_id: string;
+  readonly project_id: string;
+  readonly path: string;
+  readonly digest: string;
+  readonly size_bytes: number;
+  readonly object: string;
 }
 
 /** An admin drains the net, with the reason: it ends what it holds and is given no further run. */
@@ -418,6 +491,16 @@ export interface ProjectionsRebuiltV1 {
   readonly swapped: boolean;
 }
 
+/** What a Trust answered outside of rounds can't be used; the run goes on without it, as its app asks for. */
+export interface ResultIgnoredV1 {
+  readonly run_id: string;
+  readonly project_id: string;
+  readonly attempt: number;
+  readonly trust: string;
+  readonly operation: string;
+  readonly reason: string;
+}
+
 /**
  * The run's results are zipped in the object store, not yet scanned.
  *
@@ -502,6 +585,8 @@ export interface RunAssignedV1 {
   readonly virtual_finish?: number;
   readonly aggregation_weights?: Readonly<Record<string, number>>;
   readonly earlier?: EarlierResults | null;
+  readonly files?: Readonly<Record<string, string>>;
+  readonly query_digest?: string | null;
 }
 
 /** Count the persons that fit, by your own rules, before the deadline. */
@@ -559,7 +644,7 @@ export interface RunPrioritisedV1 {
  *
  * At least `minimum_trusts` of `trusts` have to take part; None means all. `virtual_time` is that of the queue when
  * the run came: see `flip_scheduler.fairness`. `earlier` is what a prediction takes its model from, if not from a
- * path at each Trust.
+ * path at each Trust. A researcher's app runs with these very `files`, on the cohort of the query of `query_digest`.
  */
 export interface RunQueuedV1 {
   readonly run_id: string;
@@ -574,6 +659,8 @@ export interface RunQueuedV1 {
   readonly virtual_time?: number;
   readonly aggregation_weights?: Readonly<Record<string, number>>;
   readonly earlier?: EarlierResults | null;
+  readonly files?: Readonly<Record<string, string>>;
+  readonly query_digest?: string | null;
 }
 
 /** The attempt ended without a result; the run waits for a net again and goes on from its last completed round. */
@@ -610,7 +697,7 @@ export interface StageReachedV1 {
   readonly run_id: string;
   readonly project_id: string;
   readonly attempt: number;
-  readonly stage: "preparing" | "fingerprint" | "planning" | "preprocessing" | "training" | "predicting" | "collecting" | (string & {});
+  readonly stage: "preparing" | "fingerprint" | "planning" | "preprocessing" | "training" | "validating" | "predicting" | "collecting" | (string & {});
 }
 
 /** The first round of this attempt began. */
@@ -793,6 +880,10 @@ export interface Messages {
   readonly "flip.cohort.TrustFrozeCohort.v1": TrustFrozeCohortV1;
   readonly "flip.cohort.TrustRefusedFreeze.v1": TrustRefusedFreezeV1;
   readonly "flip.cohort.TrustTookUpQuery.v1": TrustTookUpQueryV1;
+  readonly "flip.files.ModelFileAccepted.v1": ModelFileAcceptedV1;
+  readonly "flip.files.ModelFileRefused.v1": ModelFileRefusedV1;
+  readonly "flip.files.ModelFileRemoved.v1": ModelFileRemovedV1;
+  readonly "flip.files.ModelFileUploaded.v1": ModelFileUploadedV1;
   readonly "flip.files.ResultsDownloaded.v1": ResultsDownloadedV1;
   readonly "flip.files.ResultsPublished.v1": ResultsPublishedV1;
   readonly "flip.files.ResultsRefused.v1": ResultsRefusedV1;
@@ -848,6 +939,7 @@ export interface Messages {
   readonly "flip.trainer-node.NetHeartbeat.v1": NetHeartbeatV1;
   readonly "flip.trainer-node.PlanAgreed.v1": PlanAgreedV1;
   readonly "flip.trainer-node.PrepareRun.v1": PrepareRunV1;
+  readonly "flip.trainer-node.ResultIgnored.v1": ResultIgnoredV1;
   readonly "flip.trainer-node.ResultsCollected.v1": ResultsCollectedV1;
   readonly "flip.trainer-node.RoundComplete.v1": RoundCompleteV1;
   readonly "flip.trainer-node.RunPrepared.v1": RunPreparedV1;

@@ -12,8 +12,11 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flip_contracts.base import TrustCode
+from flip_contracts.base import ModelId, Sha256, TrustCode
 from flip_contracts.projects import Framework
+
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}){0,7}$")]
+"""A file of an app, by its path in the app's folder."""
 
 CONFIG = "config.json"
 PYPROJECT = "pyproject.toml"
@@ -64,12 +67,10 @@ class AppConfig(BaseModel):
     aggregation_weights: Annotated[dict[TrustCode, Weight], Field(alias="AGGREGATION_WEIGHTS")] = {}
     """Factors on a Trust's iterations when results are averaged; 1 for a Trust not named."""
 
-    def check_trusts(self, trusts: Collection[TrustCode]) -> None:
-        """Whether it fits a run over these Trusts. Raises `AppConfigInvalid`."""
-        problems = [
-            Problem(f"AGGREGATION_WEIGHTS.{trust}", "is no Trust of this run")
-            for trust in sorted(self.aggregation_weights.keys() - set(trusts))
-        ]
+    def check_trusts(self, trusts: Collection[TrustCode], *, some_absent: bool = False) -> None:
+        """Whether it fits a run over these Trusts; with `some_absent` it may name others. Raises `AppConfigInvalid`."""
+        others = set[TrustCode]() if some_absent else self.aggregation_weights.keys() - set(trusts)
+        problems = [Problem(f"AGGREGATION_WEIGHTS.{trust}", "is no Trust of this run") for trust in sorted(others)]
         if not problems and not any(self.aggregation_weights.get(trust, 1.0) for trust in trusts):
             problems.append(Problem("AGGREGATION_WEIGHTS", "no Trust counts"))
         if problems:
@@ -114,17 +115,23 @@ class FlowerApp(BaseModel):
             problems = [Problem(names[str(each["loc"][0])], each["msg"]) for each in error.errors()]
             raise AppConfigInvalid(problems) from None
 
+    @property
+    def client_file(self) -> str:
+        """The file of the ClientApp."""
+        return _file_of(self.module)
 
-def read_flower_app(files: Mapping[str, bytes]) -> FlowerApp:
-    """What a Flower app's `pyproject.toml` says. Raises `AppConfigInvalid`.
+    @property
+    def server_file(self) -> str | None:
+        """The file of the ServerApp that `serverapp` names, if it names one."""
+        return _file_of(self.serverapp.partition(":")[0]) if self.serverapp else None
 
-    The platform serves every app itself, by federated averaging: a ServerApp that an app brings would be a researcher's
-    code at the hub, and is refused.
-    """
+
+def read_pyproject(text: bytes) -> FlowerApp:
+    """What a Flower app's `pyproject.toml` says. Raises `AppConfigInvalid`."""
     try:
-        flwr: Any = tomllib.loads(files[PYPROJECT].decode())["tool"]["flwr"]["app"]
+        flwr: Any = tomllib.loads(text.decode())["tool"]["flwr"]["app"]
         given = {**flwr["components"], "run_config": _flat(flwr.get("config", {}))}
-        app = FlowerApp.model_validate(given)
+        return FlowerApp.model_validate(given)
     except KeyError as error:
         raise AppConfigInvalid([Problem(PYPROJECT, f"{error.args[0]} is missing")]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -133,20 +140,49 @@ def read_flower_app(files: Mapping[str, bytes]) -> FlowerApp:
         raise AppConfigInvalid([Problem(PYPROJECT, "tool.flwr.app must be a table of tables")]) from None
     except ValidationError as error:
         raise AppConfigInvalid([_problem(each["loc"], each["msg"]) for each in error.errors()]) from None
-    if _file_of(app.module) not in files:
-        raise AppConfigInvalid([Problem("clientapp", f"{_file_of(app.module)} is missing")])
-    if app.serverapp and _file_of(app.serverapp.partition(":")[0]) in files:
-        raise AppConfigInvalid([Problem("serverapp", "the platform has its own; leave the file out")])
+
+
+def read_flower_app(files: Mapping[str, bytes]) -> FlowerApp:
+    """What the `pyproject.toml` among a Flower app's files says. Raises `AppConfigInvalid`, also where it does not fit
+    the other files."""
+    if PYPROJECT not in files:
+        raise AppConfigInvalid([Problem(PYPROJECT, "is missing")])
+    app = read_pyproject(files[PYPROJECT])
+    if problems := problems_of_components(app.client_file, app.server_file, files):
+        raise AppConfigInvalid(problems)
     return app
+
+
+def problems_of_components(client_file: str, server_file: str | None, files: Collection[str]) -> list[Problem]:
+    """What is wrong with the files that a Flower app names, by the names of those that it has.
+
+    The platform serves every app itself, by federated averaging: a ServerApp that an app brings would be a researcher's
+    code at the hub, and is refused.
+    """
+    problems: list[Problem] = []
+    if client_file not in files:
+        problems.append(Problem("clientapp", f"{client_file} is missing"))
+    if server_file in files:
+        problems.append(Problem("serverapp", "the platform has its own; leave the file out"))
+    return problems
+
+
+def missing_files(framework: Framework, files: Collection[str]) -> list[str]:
+    """The required files that an app lacks, by the names of those that it has."""
+    anywhere = {PurePosixPath(file).name for file in files} - {PYPROJECT} if framework == "flower" else set[str]()
+    return [name for name in REQUIRED_FILES[framework] if name not in {*files, *anywhere}]
 
 
 def read_config(framework: Framework, files: Mapping[str, bytes]) -> AppConfig:
     """The configuration of an app of either framework. Raises `AppConfigInvalid`, for files that are missing, too."""
-    names = set(files) if framework == "nvflare" else {PurePosixPath(file).name for file in files}
-    missing = [name for name in REQUIRED_FILES[framework] if name not in names]
-    if missing:
+    if missing := missing_files(framework, files):
         raise AppConfigInvalid([Problem(name, "is missing") for name in missing])
     return read_app_config(files.get(CONFIG)) if framework == "nvflare" else read_flower_app(files).config
+
+
+def object_of_file(model_id: ModelId, digest: Sha256) -> str:
+    """Where a file of a model is kept once its scan has accepted it."""
+    return f"models/{model_id}/files/{digest}"
 
 
 def _file_of(module: str) -> str:

@@ -1,9 +1,16 @@
 """What `imaging` says, what it asks of a Trust, and what the Trust reports: counts and reasons, never a study's id."""
 
+import hashlib
+
 from pydantic import BaseModel, ConfigDict
 
-from flip_contracts.base import Command, Event, ProjectId, ReasonCode, Released, Report, TrustCode
+from flip_contracts.base import Command, Event, ProjectId, ReasonCode, Released, Report, Sha256, TrustCode
 from flip_contracts.topics import IMAGING, IMAGING_COMMANDS, IMAGING_REPORTS
+
+
+def study_digest(project_id: ProjectId, accession_number: str) -> Sha256:
+    """What a project's manifest at a Trust knows a study by: who may read the frozen cohort finds its case by it."""
+    return hashlib.sha256(f"{project_id}\x1f{accession_number}".encode()).hexdigest()
 
 
 class StudyCounts(BaseModel):

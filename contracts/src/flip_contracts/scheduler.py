@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
+from flip_contracts.apps import FileName, Rounds
 from flip_contracts.base import Event, ModelId, NetName, ProjectId, ReasonCode, RunId, Sha256, TrustCode
 from flip_contracts.projects import Framework, Job
 from flip_contracts.topics import NET_SERVICE, RUN, SHARE
@@ -25,6 +26,16 @@ class TrainingPayload(BaseModel):
     trainer_name: Annotated[str, Field(pattern=r"^nnUNetTrainer[A-Za-z0-9_]*$")] = "nnUNetTrainer"
     epochs_per_round: Annotated[int, Field(ge=1, le=1000)] = 1
     starting_fed_round: Annotated[int, Field(ge=0)] = 0
+
+
+class AppPayload(BaseModel):
+    """What a researcher's own app is started with. All else stands in its configuration. No other fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["app"]
+    local_rounds: Rounds | None = None
+    """Goes before what the app's configuration says."""
 
 
 def _without_nul(path: str) -> str:
@@ -95,6 +106,8 @@ class Resources(BaseModel):
     memory_mib: Annotated[int, Field(ge=0)] = 0
 
 
+AppFiles = dict[FileName, Sha256]
+"""Every file of a researcher's app, by its path, with its digest. Empty where the platform's own code trains."""
 AggregationWeights = dict[TrustCode, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 """Factors on a Trust's number of cases when models are averaged: 1 for a Trust not named, with 0 it does not count."""
 
@@ -130,7 +143,7 @@ class RunQueued(Event, topic=RUN, version=1):
 
     At least `minimum_trusts` of `trusts` have to take part; None means all. `virtual_time` is that of the queue when
     the run came: see `flip_scheduler.fairness`. `earlier` is what a prediction takes its model from, if not from a
-    path at each Trust.
+    path at each Trust. A researcher's app runs with these very `files`, on the cohort of the query of `query_digest`.
     """
 
     run_id: RunId
@@ -145,6 +158,8 @@ class RunQueued(Event, topic=RUN, version=1):
     virtual_time: int = 0
     aggregation_weights: AggregationWeights = Field(default_factory=dict[TrustCode, float])
     earlier: EarlierResults | None = None
+    files: AppFiles = Field(default_factory=dict[FileName, Sha256])
+    query_digest: Sha256 | None = None
 
 
 class RunPrioritised(Event, topic=RUN, version=1):
@@ -180,6 +195,8 @@ class RunAssigned(Event, topic=RUN, version=1):
     virtual_finish: int = 0
     aggregation_weights: AggregationWeights = Field(default_factory=dict[TrustCode, float])
     earlier: EarlierResults | None = None
+    files: AppFiles = Field(default_factory=dict[FileName, Sha256])
+    query_digest: Sha256 | None = None
 
 
 class RunRequeued(Event, topic=RUN, version=1):

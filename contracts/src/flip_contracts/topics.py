@@ -44,6 +44,13 @@ RESULT = Topic(
     readers=frozenset({"scheduler"}),
     description="Result bundles: scanned, published, downloaded.",
 )
+MODEL_FILE = Topic(
+    "flip.files.model",
+    key="model_id",
+    owner="files",
+    readers=frozenset({"scheduler"}),
+    description="The files of models: uploaded, then accepted or refused by their scan, removed.",
+)
 RUN = Topic(
     "flip.scheduler.run",
     key="run_id",

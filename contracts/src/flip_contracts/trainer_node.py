@@ -10,7 +10,9 @@ from flip_contracts.scheduler import Checkpoint, Resources
 from flip_contracts.topics import NET, TRAINING, TRAINING_COMMANDS, TRAINING_REPORTS, WORKER_REPORTS
 
 NetState = Literal["starting", "free", "assigned", "running", "cleaning"]
-Stage = Literal["preparing", "fingerprint", "planning", "preprocessing", "training", "predicting", "collecting"]
+Stage = Literal[
+    "preparing", "fingerprint", "planning", "preprocessing", "training", "validating", "predicting", "collecting"
+]
 
 
 class NetFree(Event, topic=NET, version=1):
@@ -108,8 +110,23 @@ class ContributionExcluded(Event, topic=TRAINING, version=1):
     reason: ReasonCode
 
 
+class ResultIgnored(Event, topic=TRAINING, version=1):
+    """What a Trust answered outside of rounds can't be used; the run goes on without it, as its app asks for."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    trust: TrustCode
+    operation: str
+    reason: ReasonCode
+
+
 class MetricReported(Event, topic=TRAINING, version=1):
-    """A metric of one Trust in one round. A prediction has no rounds; its scores are told with round 0."""
+    """A metric of one Trust in one round. A prediction has no rounds; its scores are told with round 0.
+
+    A researcher's app may give several values in a round: each at `x` on the axis that `axis` names. Without them it is
+    shown at its round.
+    """
 
     run_id: RunId
     project_id: ProjectId
@@ -118,6 +135,8 @@ class MetricReported(Event, topic=TRAINING, version=1):
     round: int
     name: str
     value: float
+    x: float | None = None
+    axis: str | None = None
 
 
 class ResultsCollected(Event, topic=TRAINING, version=1):

@@ -63,9 +63,14 @@ def anywhere(request: pytest.FixtureRequest) -> FLIP:
 
 
 def test_the_frame_has_the_accession_ids_as_they_are_written(anywhere: FLIP):
-    frame = anywhere.get_dataframe("P", f"  {QUERY}\n")
+    frame = anywhere.get_dataframe("P", QUERY)
     assert list(frame["accession_id"]) == ["ACC1", "0042"]
     assert list(frame["age"]) == [61, 58]
+
+
+def test_the_query_is_known_by_its_digest_too(anywhere: FLIP):
+    by_digest = anywhere.get_dataframe("P", query_digest(QUERY))
+    assert by_digest.equals(anywhere.get_dataframe("P", QUERY))
 
 
 def test_a_study_is_a_folder_with_images_and_the_labels_beside_them(anywhere: FLIP):
@@ -90,8 +95,9 @@ def test_only_studies_of_the_project_can_be_asked_for(anywhere: FLIP, accession_
 
 
 def test_another_query_or_project_than_the_approved_one_is_an_error_at_a_trust(at_a_trust: FLIP):
-    with pytest.raises(QueryDiffers, match="query"):
-        at_a_trust.get_dataframe("P", "SELECT * FROM omop.person")
+    for other in ("SELECT * FROM omop.person", query_digest("SELECT * FROM omop.person"), f"{QUERY} "):
+        with pytest.raises(QueryDiffers, match="query"):
+            at_a_trust.get_dataframe("P", other)
     with pytest.raises(QueryDiffers, match="project_id"):
         at_a_trust.get_dataframe("Q", QUERY)
     with pytest.raises(QueryDiffers, match="project_id"):

@@ -30,6 +30,27 @@ async def test_what_is_written_anew_finds_the_persons_that_the_author_meant(omop
     assert (await find(omop, admit(sql, imaging=False))).persons == meant
 
 
+@pytest.mark.requirement("RUN-10")
+async def test_what_the_query_says_of_a_member_is_kept_without_its_identifiers(omop: Omop):
+    query = admit(
+        "select p.person_id, r.accession_id, r.radiology_occurrence_id, r.modality, 2026 - p.year_of_birth as age"
+        " from person p join radiology_occurrence r on r.person_id = p.person_id",
+        imaging=True,
+    )
+    found = await find(omop, query, imaging=True)
+    assert found.rows.keys() == found.members
+    async with connect(omop.owner) as db:
+        meant = await db.fetch(
+            "SELECT accession_id, modality, 2026 - year_of_birth AS age"
+            " FROM omop.person JOIN omop.radiology_occurrence USING (person_id)"
+        )
+    said = {(member.accession_id, row["modality"], row["age"]) for member, rows in found.rows.items() for row in rows}
+    assert said == {tuple(row.values()) for row in meant}
+    assert {name for rows in found.rows.values() for row in rows for name in row} == {"modality", "age"}
+    left = found.without(found.persons - {next(iter(found.persons))})
+    assert left.rows.keys() == left.members
+
+
 async def test_the_members_are_persons_with_studies_of_their_own(omop: Omop):
     found = await find(omop, admit(DEMO_QUERY, imaging=True), imaging=True)
     assert len(found.members) == len(found.persons) == 12

@@ -272,6 +272,10 @@ async def test_approval_freezes_exactly_the_persons_and_studies_of_the_staged_qu
     members = await frozen_members(kch, frozen)
     assert {accession for _, accession in members} == TRAINING
     assert len(members) == len({person for person, _ in members}) == 12
+    async with connect(kch.owner) as db:
+        rows = await db.fetch("SELECT query_digest, rows FROM frozen.cohort_member WHERE project_id = $1", frozen.id)
+    assert {row["query_digest"] for row in rows} == {guard.digest(DEMO_QUERY)}
+    assert all(len(row["rows"]) == 1 for row in rows)
 
 
 @pytest.mark.requirement("COHORT-9")

@@ -32,6 +32,7 @@ from flip_contracts.imaging import (
     TrustImportFailed,
     TrustImportProgressed,
     TrustRegisteredLabels,
+    study_digest,
 )
 from flip_contracts.trainer_node import PrepareRun
 from flip_imaging.archive import OrthancArchive
@@ -274,6 +275,8 @@ async def test_the_frozen_cohort_comes_voxel_by_voxel_and_nobodys_name_comes_alo
     manifest = kch.manifest
     assert manifest["channel"] == "MRI"
     assert [case["case"] for case in manifest["cases"]] == sorted(kch.case(scan) for scan in scans)
+    studies = {kch.case(scan): study_digest(kch.project_id, scan.patient.accession) for scan in scans}
+    assert {case["case"]: case["study"] for case in manifest["cases"]} == studies
     for case in manifest["cases"]:
         assert sha256(kch.folder / case["image"]["path"]) == case["image"]["sha256"]
         assert case["label"] is None

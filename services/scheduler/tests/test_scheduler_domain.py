@@ -209,12 +209,6 @@ def test_a_payload_names_an_earlier_run_only_where_it_does(payload: Mapping[str,
     assert domain.earlier_run(payload) is None
 
 
-def test_a_job_that_no_net_runs_is_refused_by_name() -> None:
-    with pytest.raises(Refused) as caught:
-        domain.initiate(RUN, Model(MODEL, PROJECT, "flower", "custom"), READY, Request({}))
-    assert [each["code"] for each in caught.value.facts["missing"]] == ["job-not-offered"]
-
-
 def test_an_attempt_that_was_interrupted_is_tried_again_from_the_last_round() -> None:
     run = assigned()
     events = domain.end_attempt(run, ended(run, "interrupted"), most_tries=5)

@@ -15,12 +15,22 @@ from flip_chassis.database import connect
 from flip_chassis.ids import uuid7
 from flip_chassis.testing import People, Speaker, client, eventually, invited, said, settings_for, speaking
 from flip_contracts.base import ModelId, ProjectId, TrustCode, UserId
-from flip_contracts.files import ResultsPublished
+from flip_contracts.cohort import CohortFrozen
+from flip_contracts.files import (
+    AppConfiguration,
+    ConfigurationProblem,
+    ModelFileAccepted,
+    ModelFileRefused,
+    ModelFileRemoved,
+    ModelFileUploaded,
+    ResultsPublished,
+)
 from flip_contracts.imaging import ImagingReady, LabelsRegistered
 from flip_contracts.projects import (
     ApprovalWithdrawn,
     EnrichmentConfirmed,
     Framework,
+    Job,
     ModelCreated,
     ProjectApproved,
     ProjectCreated,
@@ -42,6 +52,7 @@ from flip_contracts.trainer_node import (
     MetricReported,
     NetFree,
     NetHeartbeat,
+    ResultIgnored,
     ResultsCollected,
     RoundComplete,
     RunPrepared,
@@ -56,7 +67,7 @@ pytestmark = pytest.mark.parts
 
 PAYLOAD = {"mode": "training", "num_rounds": 2, "dataset_id": 7, "model_configuration": "2d", "device": "cpu"}
 PREDICTION = {"mode": "inference", "device": "cpu", "dataset_subdirs": {"7": "imagesTr"}}
-DIGEST = "c" * 64
+DIGEST, QUERY_DIGEST = "c" * 64, "d" * 64
 
 
 @dataclass
@@ -72,6 +83,7 @@ class World:
     imaging: Speaker
     node: Speaker
     files: Speaker
+    cohort: Speaker
     mark: str = field(default_factory=lambda: f"{random.randrange(16**6):06X}")
 
     @property
@@ -88,7 +100,7 @@ class World:
         user_id = events[0].user_id
         return user_id, {"Authorization": f"Bearer {self.people.token(user_id)}"}
 
-    async def model(self, owner: UserId, framework: Framework = "nvflare") -> ModelCreated:
+    async def model(self, owner: UserId, framework: Framework = "nvflare", job: Job = "nnunet") -> ModelCreated:
         """A model of an approved project that is not ready yet."""
         project_id, trusts = ProjectId(uuid7()), self.trusts
         created = ProjectCreated(project_id=project_id, owner=owner, name="n", description="", members=frozenset())
@@ -102,7 +114,7 @@ class World:
             name="m",
             description="",
             framework=framework,
-            job="nnunet",
+            job=job,
         )
         await self.projects.say(model)
         return model
@@ -132,6 +144,38 @@ class World:
         model = await self.model(owner, framework)
         await self.make_ready(model.project_id)
         return model, headers
+
+    async def upload(self, model: ModelCreated, path: str, configuration: AppConfiguration | None = None) -> None:
+        """`files` takes a file of the model and accepts it."""
+        facts = {"model_id": model.model_id, "project_id": model.project_id, "path": path, "digest": DIGEST}
+        await self.files.say(ModelFileUploaded(**facts, size_bytes=9, object="uploads/1"))
+        accepted = ModelFileAccepted(**facts, size_bytes=9, engine="e", signatures="s", configuration=configuration)
+        await self.files.say(accepted)
+
+    async def freeze(self, model: ModelCreated) -> None:
+        for trust in self.trusts:
+            frozen = CohortFrozen(
+                project_id=model.project_id,
+                trust=trust,
+                query_version=1,
+                query_digest=QUERY_DIGEST,
+                persons=12,
+                studies=12,
+            )
+            await self.cohort.say(frozen)
+
+    async def missing(self, model: ModelCreated, headers: dict[str, str], **facts: Any) -> list[dict[str, Any]]:
+        """What a run of the model lacks, once something with these facts is among it."""
+
+        async def refused() -> list[dict[str, Any]] | None:
+            request = {"model_id": str(model.model_id), "payload": {"mode": "app"}}
+            answer = await self.http.post("/api/scheduler/runs", headers=headers, json=request)
+            if answer.status_code != 409:
+                return None
+            missing = answer.json()["missing"]
+            return missing if any(facts.items() <= each.items() for each in missing) else None
+
+        return await eventually(refused)
 
     async def free(self, number: int, fencing: int = 0, **facts: Any) -> None:
         usual = {"framework": "nvflare", "trusts": frozenset(self.trusts)}
@@ -198,8 +242,9 @@ async def world_of(postgres: Database, kafka: Kafka, **settings: Any) -> AsyncGe
             speaking(kafka.as_principal("service.imaging"), "flip/hub/imaging") as imaging,
             speaking(kafka.as_principal("service.trainer-node"), "flip/hub/trainer-node/net1") as node,
             speaking(kafka.as_principal("service.files"), "flip/hub/files") as files,
+            speaking(kafka.as_principal("service.cohort"), "flip/hub/cohort") as cohort,
         ):
-            yield World(app, http, postgres, people, auth, projects, imaging, node, files)
+            yield World(app, http, postgres, people, auth, projects, imaging, node, files, cohort)
 
 
 @pytest.fixture
@@ -279,9 +324,9 @@ async def test_a_run_goes_from_the_queue_through_a_net_to_its_results(world: Wor
     shown = await world.run_is(first, headers, state="finished", results=DIGEST)
     assert [news["kind"] for news in shown["timeline"]] == [
         *("queued", "assigned", "prepared", "prepared", "stage", "stage", "training", "round", "round"),
-        *("excluded", "stage", "collected", "finished"),
+        *("contribution-excluded", "stage", "collected", "finished"),
     ]
-    [excluded] = [news["facts"] for news in shown["timeline"] if news["kind"] == "excluded"]
+    [excluded] = [news["facts"] for news in shown["timeline"] if news["kind"] == "contribution-excluded"]
     assert excluded == {"trust": world.trusts[0], "round": 1, "reason": "not-finite"}
     times = [news["at"] for news in shown["timeline"]]
     assert times == sorted(times)
@@ -663,3 +708,71 @@ async def sent_events(answer: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
             event["data"] = orjson.loads(value)
         elif name in {"event", "id"}:
             event[name] = value
+
+
+@pytest.mark.requirement("FILE-3")
+@pytest.mark.requirement("FILE-4")
+@pytest.mark.requirement("RUN-10")
+async def test_an_app_runs_with_the_digests_of_its_accepted_files_and_names_all_that_keeps_it_from_it(
+    world: World,
+) -> None:
+    owner, headers = await world.user()
+    model = await world.model(owner, job="custom")
+    facts = {"model_id": model.model_id, "project_id": model.project_id, "digest": DIGEST}
+    wrong = AppConfiguration(
+        problems=[ConfigurationProblem(field="GLOBAL_ROUNDS", detail="too many")], aggregation_weights={"GSTT": 1.0}
+    )
+    await world.upload(model, "config.json", wrong)
+    await world.files.say(ModelFileRefused(**facts, path="notes.txt", reason="malware-found"))
+    await world.files.say(ModelFileUploaded(**facts, path="notes.txt", size_bytes=9, object="uploads/2"))
+    await world.files.say(ModelFileRefused(**facts, path="notes.txt", reason="malware-found"))
+    await world.files.say(ModelFileUploaded(**facts, path="models.py", size_bytes=9, object="uploads/3"))
+    await world.make_ready(model.project_id)
+    missing = await world.missing(model, headers, field="models.py")
+    assert [(each["code"], each.get("field")) for each in missing if each["code"] != "enrichment-not-confirmed"] == [
+        ("file-missing", "trainer.py"),
+        ("file-missing", "validator.py"),
+        ("file-not-scanned", "models.py"),
+        ("file-refused", "notes.txt"),
+        ("config-not-valid", "GLOBAL_ROUNDS"),
+        ("config-not-valid", "AGGREGATION_WEIGHTS.GSTT"),
+        ("cohort-not-frozen", None),
+    ]
+    assert missing[-1]["trusts"] == world.trusts
+    for path in ("trainer.py", "validator.py", "models.py"):
+        await world.upload(model, path)
+    await world.upload(model, "config.json", AppConfiguration(aggregation_weights={world.trusts[0]: 0.5}))
+    await world.files.say(ModelFileRemoved(model_id=model.model_id, project_id=model.project_id, path="notes.txt"))
+    await world.freeze(model)
+    run = await world.initiate(model, headers, payload={"mode": "app", "local_rounds": 3})
+    sealed = dict.fromkeys(["config.json", "models.py", "trainer.py", "validator.py"], DIGEST)
+    assert run["files"] == sealed
+    await world.free(1)
+    assigned = await world.assigned(run)
+    assert (assigned.files, assigned.query_digest, assigned.job) == (sealed, QUERY_DIGEST, "custom")
+    await world.node.say(
+        MetricReported(**of(assigned), trust=world.trusts[0], round=0, name="loss", value=0.5, x=1, axis="epoch")
+    )
+    await world.node.say(
+        MetricReported(**of(assigned), trust=world.trusts[0], round=0, name="loss", value=0.3, x=2, axis="epoch")
+    )
+
+    async def both() -> list[Any] | None:
+        told = (await world.http.get(f"/api/scheduler/runs/{run['run_id']}/metrics", headers=headers)).json()
+        return told if len(told) == 2 else None
+
+    points = await eventually(both)
+    assert [(each["axis"], each["x"], each["value"]) for each in points] == [("epoch", 1, 0.5), ("epoch", 2, 0.3)]
+    await world.node.say(ContributionExcluded(**of(assigned), trust=world.trusts[0], round=0, reason="not-finite"))
+    await world.node.say(
+        ResultIgnored(**of(assigned), trust=world.trusts[1], operation="validate", reason="app-failed")
+    )
+
+    async def shown() -> dict[str, Any] | None:
+        found = (await world.http.get(f"/api/scheduler/runs/{run['run_id']}", headers=headers)).json()
+        news = {each["kind"]: each["facts"] for each in found["timeline"]}
+        return news if "result-ignored" in news else None
+
+    news = await eventually(shown)
+    assert news["contribution-excluded"] == {"trust": world.trusts[0], "round": 0, "reason": "not-finite"}
+    assert news["result-ignored"]["operation"] == "validate"

@@ -9,7 +9,8 @@ from uuid import UUID
 
 import pytest
 from flip_contracts.base import ProjectId
-from flip_trainer_node.dataset import CannotPrepare, NotWanted, Request, prepare
+from flip_trainer_node.dataset import Request, prepare
+from flip_trainer_node.preparing import CannotPrepare, NotWanted
 
 PROJECT = ProjectId(UUID(int=5))
 CASES = 10

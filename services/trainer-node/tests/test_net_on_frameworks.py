@@ -3,7 +3,7 @@
 import json
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -17,9 +17,19 @@ import pytest
 from flip_chassis.database import connect
 from flip_chassis.ids import uuid7
 from flip_chassis.testing import Speaker, eventually, said, settings_for, speaking
+from flip_contracts.apps import object_of_file
 from flip_contracts.base import ModelId, ProjectId, RunId
+from flip_contracts.imaging import study_digest
 from flip_contracts.projects import Framework
-from flip_contracts.scheduler import EarlierResults, InferencePayload, RunAssigned, RunStopping, TrainingPayload
+from flip_contracts.scheduler import (
+    AppFiles,
+    AppPayload,
+    EarlierResults,
+    InferencePayload,
+    RunAssigned,
+    RunStopping,
+    TrainingPayload,
+)
 from flip_contracts.trainer_node import (
     AttemptEnded,
     MetricReported,
@@ -44,6 +54,9 @@ pytestmark = pytest.mark.parts
 
 TRUSTS = ("KCH", "UCLH")
 CASES = 10
+QUERY = sha256(b"SELECT person_id, accession_id, sex FROM a_query").hexdigest()
+EXAMPLES = Path(__file__).parents[3] / "examples"
+EXAMPLE: Mapping[Framework, str] = {"nvflare": "segmentation-executor", "flower": "segmentation-flower"}
 PROFILE = {
     "name": "test",
     "base_features": 4,
@@ -90,26 +103,30 @@ class Net:
         )
         return await self._assign(project_id, payload, earlier=earlier)
 
+    async def run_app(self, project_id: ProjectId, model_id: ModelId, files: AppFiles) -> RunAssigned:
+        """Give the net a run of a researcher's own app."""
+        payload = AppPayload(mode="app", local_rounds=1)
+        return await self._assign(project_id, payload, job="custom", model_id=model_id, files=files, query_digest=QUERY)
+
     async def _assign(
         self,
         project_id: ProjectId,
-        payload: TrainingPayload | InferencePayload,
+        payload: TrainingPayload | InferencePayload | AppPayload,
         run_id: RunId | None = None,
-        earlier: EarlierResults | None = None,
+        **facts: Any,
     ) -> RunAssigned:
         self._fencing += 1
+        usual = {"model_id": ModelId(uuid7()), "job": "nnunet"}
         run = RunAssigned(
             run_id=run_id or RunId(uuid7()),
             project_id=project_id,
-            model_id=ModelId(uuid7()),
             net=self.name,
             attempt=1 + list(RUNTIMES).index(self.framework),
             fencing=self._fencing,
             framework=self.framework,
-            job="nnunet",
             trusts=frozenset(TRUSTS),
             payload=payload.model_dump(mode="json"),
-            earlier=earlier,
+            **usual | facts,
         )
         await self._scheduler.say(run)
         return run
@@ -145,6 +162,10 @@ class Net:
         await eventually(said_so, within_s=PATIENCE_S)
 
 
+def accession(trust: str, number: int) -> str:
+    return f"RAX-{trust}-{number}"
+
+
 def write_project(data: Path, project_id: ProjectId, trust: str) -> None:
     """A bright box in noise, elsewhere in each case, as the imaging service leaves them."""
     project, numbers = data / "projects" / str(project_id), np.random.default_rng(TRUSTS.index(trust))
@@ -154,7 +175,7 @@ def write_project(data: Path, project_id: ProjectId, trust: str) -> None:
         z, y, x = numbers.integers(2, [12, 18, 18])
         label[z : z + 8, y : y + 10, x : x + 10] = 1
         image = np.round(numbers.normal(100, 10, label.shape) + 80 * label).astype(np.int16)
-        case: dict[str, Any] = {"case": f"{trust}{number}"}
+        case: dict[str, Any] = {"case": f"{trust}{number}", "study": study_digest(project_id, accession(trust, number))}
         for kind, voxels in (("image", image), ("label", label)):
             file = project / f"{kind}s" / f"{trust}{number}.nii.gz"
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -217,11 +238,15 @@ async def project(
             async with connect(cohort.owner) as db:
                 await db.execute(
                     "CREATE SCHEMA frozen; CREATE TABLE frozen.cohort_member"
-                    "(project_id uuid NOT NULL, person_id bigint NOT NULL, accession_id text);"
+                    "(project_id uuid NOT NULL, person_id bigint NOT NULL, accession_id text,"
+                    " query_digest text NOT NULL, rows jsonb NOT NULL);"
                     f"GRANT USAGE ON SCHEMA frozen TO {cohort.name};"
                     f"GRANT SELECT ON frozen.cohort_member TO {cohort.name}"
                 )
-                await db.execute("INSERT INTO frozen.cohort_member VALUES ($1, 1, 'A1')", project_id)
+                members = [
+                    (project_id, number, accession(trust, number), QUERY, [{"sex": "F"}]) for number in range(CASES)
+                ]
+                await db.executemany("INSERT INTO frozen.cohort_member VALUES ($1, $2, $3, $4, $5)", members)
         yield project_id, cohorts
 
 
@@ -334,3 +359,53 @@ async def test_a_run_is_trained_the_same_on_each_framework_its_model_predicts_an
     assert (await net.hears(AttemptEnded, stopped))[0].outcome == "stopped"
     assert net.trainers(stopped) == []
     await net.is_free(stopped.fencing)
+
+
+def keep_files(s3: S3, model_id: ModelId, app: Path) -> AppFiles:
+    """The files of an app in the store, as their scan has left them; their digests."""
+    store = Minio(s3.endpoint.removeprefix("http://"), s3.access_key, s3.secret_key, secure=False)
+    files: AppFiles = {}
+    for file in (each for each in app.rglob("*") if each.is_file() and "__pycache__" not in each.parts):
+        digest = sha256(file.read_bytes()).hexdigest()
+        store.fput_object(s3.bucket, object_of_file(model_id, digest), str(file))
+        files[file.relative_to(app).as_posix()] = digest
+    return files
+
+
+@pytest.mark.requirement("RUN-10")
+@pytest.mark.requirement("FILE-5")
+@pytest.mark.requirement("FILE-6")
+async def test_a_researchers_app_is_trained_on_the_projects_data_and_sealed_with_its_files(
+    net: Net, project: tuple[ProjectId, dict[str, Database]], s3: S3
+) -> None:
+    await net.is_free(0)
+    model_id = ModelId(uuid7())
+    files = keep_files(s3, model_id, EXAMPLES / EXAMPLE[net.framework])
+    run = await net.run_app(project[0], model_id, files)
+    assert [event.cases for event in await net.hears(RunPrepared, run, 2)] == [CASES, CASES]
+    collected = (await net.hears(ResultsCollected, run))[0]
+    assert [event.stage for event in await net.said(StageReached, run)] == [
+        *("preparing", "training", "validating", "collecting")
+    ]
+    rounds = await net.said(RoundComplete, run)
+    assert [event.checkpoint.round for event in rounds] == list(range(rounds[0].rounds))
+    points = [
+        (event.trust, event.round, event.name, event.axis, event.x) for event in await net.said(MetricReported, run)
+    ]
+    assert {trust for trust, *_ in points} == set(TRUSTS)
+    assert len(points) == len(set(points)), "each point is told once"
+    store = Minio(s3.endpoint.removeprefix("http://"), s3.access_key, s3.secret_key, secure=False)
+    archive = net.folder / "results.zip"
+    store.fget_object(s3.bucket, collected.object, str(archive))
+    with ZipFile(archive) as results:
+        names = {Path(name).name for name in results.namelist()}
+        [seal] = [json.loads(results.read(name)) for name in results.namelist() if name.endswith("seal.json")]
+    assert {"FL_global_model.pt", "cross_val_results.json"} <= names
+    assert (seal["job"]["files"], seal["job"]["query"]) == (files, QUERY)
+    prepared = {event.trust: event.cohort_digest for event in await net.said(RunPrepared, run)}
+    assert {trust: site["cohort"] for trust, site in seal["sites"].items()} == prepared
+    await net.is_free(run.fencing)
+
+    spoilt = files | {"models.py": "e" * 64}
+    lost = await net.run_app(project[0], model_id, spoilt)
+    assert [event.reason for event in await net.hears(AttemptEnded, lost)] == ["app-file-missing"]

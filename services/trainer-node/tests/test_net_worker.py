@@ -15,6 +15,7 @@ from flip_chassis.database import connect
 from flip_chassis.ids import uuid7
 from flip_chassis.testing import Speaker, eventually, said, settings_for, speaking
 from flip_contracts.base import ProjectId, RunId
+from flip_contracts.imaging import study_digest
 from flip_contracts.trainer_node import (
     EndRun,
     PrepareRun,
@@ -33,6 +34,7 @@ from pydantic import SecretStr
 pytestmark = pytest.mark.parts
 
 PAYLOAD = {"mode": "training", "dataset_id": 7}
+QUERY = "d" * 64
 SCRIPTED = Path(__file__).parent / "scripted"
 
 
@@ -70,16 +72,18 @@ class Trust:
         async with worker(settings):
             yield
 
-    async def freeze_cohort(self) -> None:
+    async def freeze_cohort(self, studies: int = 1) -> None:
         async with connect(self.cohort.owner) as db:
-            await db.execute("INSERT INTO frozen.cohort_member VALUES ($1, 1, 'A1')", self.project_id)
+            await db.executemany(
+                "INSERT INTO frozen.cohort_member VALUES ($1, $2, $3, $4, $5)",
+                [(self.project_id, number, f"A{number}", QUERY, [{"sex": "F"}]) for number in range(studies)],
+            )
 
     def write_project(self, cases: int) -> None:
-
         project = self.folder / "data" / "projects" / str(self.project_id)
         listed: list[dict[str, Any]] = []
         for number in range(cases):
-            case: dict[str, Any] = {"case": f"case{number}"}
+            case: dict[str, Any] = {"case": f"case{number}", "study": study_digest(self.project_id, f"A{number}")}
             for kind in ("image", "label"):
                 file = project / f"{kind}s" / f"case{number}.nii.gz"
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +123,8 @@ async def trust(
         async with connect(cohort.owner) as db:
             await db.execute(
                 "CREATE SCHEMA frozen; CREATE TABLE frozen.cohort_member"
-                "(project_id uuid NOT NULL, person_id bigint NOT NULL, accession_id text);"
+                "(project_id uuid NOT NULL, person_id bigint NOT NULL, accession_id text,"
+                " query_digest text NOT NULL, rows jsonb NOT NULL);"
                 f"GRANT USAGE ON SCHEMA frozen TO {cohort.name};"
                 f"GRANT SELECT ON frozen.cohort_member TO {cohort.name}"
             )
@@ -140,6 +145,21 @@ async def test_a_worker_says_that_it_began_and_prepares_what_it_is_asked_for(tru
     assert (first.run_id, first.cases, again.dataset_digest) == (run_id, 10, first.dataset_digest)
     assert len(list((trust.dataset(run_id) / "imagesTr").iterdir())) == 10
     assert len(list((trust.folder / "work" / "runs").iterdir())) == 1
+
+
+@pytest.mark.requirement("RUN-10")
+async def test_an_apps_data_are_those_of_the_frozen_cohort_by_the_query_that_froze_it(trust: Trust) -> None:
+    await trust.freeze_cohort(11)
+    trust.write_project(12)
+    run_id = RunId(uuid7())
+    async with trust.running():
+        await trust.ask_to_prepare(run_id, payload={"mode": "app", "local_rounds": None})
+        [prepared] = await trust.reports(TrustPreparedRun)
+    assert prepared.cases == 11
+    data = trust.folder / "work" / "runs" / str(run_id) / "app_data"
+    assert (data / "cohort.csv").read_text().splitlines()[:2] == ["accession_id,sex", "case0,F"]
+    assert orjson.loads((data / "project.json").read_bytes())["query_sha256"] == QUERY
+    assert len(list((data / "images").iterdir())) == 11
 
 
 async def test_a_trust_whose_cohort_is_not_frozen_or_too_small_takes_no_part(trust: Trust) -> None:

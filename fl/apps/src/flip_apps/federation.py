@@ -76,7 +76,7 @@ def federate_app(sites: Sites, job: AppJob, files: Mapping[str, bytes], store: S
     Raises `AppConfigInvalid`, `SitesFailed`, `TooFewContributions` or the store's `RoundMissing`.
     """
     config = configuration(job, files)
-    config.check_trusts(sites.names())
+    config.check_trusts(sites.names(), some_absent=job.minimum_sites is not None)
     return _AppFederation(sites, job, config, files, store, tell).run()
 
 
@@ -277,7 +277,7 @@ class _AppFederation:
     def _export(self, weights: Weights, validation: Validation) -> Results:
         record: Json = {
             "format": 2,
-            "job": self.job.model_dump(mode="json", exclude={"query", "cohorts"}),
+            "job": self.job.model_dump(mode="json", exclude={"cohorts"}),
             "config": self.config.model_dump(mode="json", by_alias=True),
             "sites": {
                 site: {"cohort": self.job.cohorts.get(site), "versions": installed}

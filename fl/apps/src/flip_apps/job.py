@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from flip_contracts.apps import Rounds
+from flip_contracts.apps import FileName, Rounds
+from flip_contracts.base import Sha256
 from flip_contracts.projects import Framework
 from flip_nnunet.message import digest
 from flip_nnunet.patience import Patience
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 APP = "app"
-
-FileName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,7}$", max_length=255)
-]
-"""A file of the app, by its path in the app's folder."""
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class AppJob(BaseModel):
@@ -29,8 +24,8 @@ class AppJob(BaseModel):
     framework: Framework
     run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
     project_id: str
-    query: str
-    """The text of the project's approved query, which the app hands to `flip`."""
+    query: Sha256
+    """The digest of the project's approved query: what the app hands to `flip`. The text never travels."""
     files: Annotated[dict[FileName, Sha256], Field(min_length=1)]
     """Every file of the app with its digest: a site runs no other."""
     cohorts: dict[str, Sha256] = {}

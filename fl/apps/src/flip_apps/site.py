@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from flip import ProjectData, QueryDiffers
 from flip.app import DATA_VARIABLE, LOCAL_DEV, RESOURCES_VARIABLE
+from flip.data import ACCESSION
 from flip_contracts.apps import AppConfig, AppConfigInvalid
 from flip_nnunet.message import Message, SiteFailed, SiteFailure, Weights
 from flip_nnunet.operations import Operations
@@ -207,7 +208,7 @@ class AppWorker(Operations):
             raise SiteFailed("run-not-prepared", "the Trust has not prepared this run for an app")
         project = ProjectData.of_trust(self.data / DATA, self._folder("resources"))
         try:
-            studies = len(project.frame(self.job.project_id, self.job.query))
+            studies = len(set(project.frame(self.job.project_id, self.job.query)[ACCESSION]))
         except QueryDiffers as differs:
             raise SiteFailed("query-differs", str(differs)) from None
         if studies < self.minimum_cases:

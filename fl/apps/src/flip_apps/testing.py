@@ -18,7 +18,8 @@ from flip_apps.files import FOLDER
 from flip_apps.job import APP, AppJob
 from flip_apps.site import DATA, AppWorker, Load
 
-PROJECT_ID, QUERY = "a-project", "SELECT accession_id FROM omop.imaging_occurrence"
+PROJECT_ID = "a-project"
+QUERY = query_digest("SELECT accession_id FROM omop.imaging_occurrence")
 SIZE = (12, 12, 12)
 
 
@@ -33,7 +34,7 @@ def write_project(folder: Path, studies: int, seed: int, *, images: bool = True)
             _write_study(study, drawn)
     data.mkdir(parents=True, exist_ok=True)
     (data / COHORT).write_text("\n".join([f"{ACCESSION},age", *(f"{name},60" for name in names)]) + "\n")
-    record = {"project_id": PROJECT_ID, "query_sha256": query_digest(QUERY)}
+    record = {"project_id": PROJECT_ID, "query_sha256": QUERY}
     (data / PROJECT).write_text(json.dumps(record))
     (folder / "prepared.json").write_text(json.dumps({"project_id": PROJECT_ID}))
 

@@ -1,6 +1,6 @@
 """A project's data as an app reads it: a folder that the Trust, or a researcher at home, has laid out.
 
-cohort.csv                       the frozen cohort, one row a study; one column is `accession_id`
+cohort.csv                       the frozen cohort: what the query says of each study; one column is `accession_id`
 images/<accession id>/           `input_*.nii.gz`, `label_*.nii.gz`, `*.dcm`, at any depth
 project.json                     at a Trust only: whose data this is (`ProjectData.of_trust`)
 """
@@ -46,8 +46,8 @@ class ResourceMissing(LookupError):
 
 
 def query_digest(query: str) -> str:
-    """SHA-256 (hex) of a query's text; blanks around it do not count."""
-    return hashlib.sha256(query.strip().encode()).hexdigest()
+    """SHA-256 (hex) of a query's text as it was saved: what the platform knows the query by."""
+    return hashlib.sha256(query.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,10 @@ class Approved:
     query_sha256: str
 
     def check(self, project_id: str, query: str) -> None:
-        """Raises `QueryDiffers` for any other project or query."""
+        """Raises `QueryDiffers` for any other project or query, which may be given by its digest or its text."""
         if project_id != self.project_id:
             raise QueryDiffers("project_id: is not the project that this run belongs to")
-        if query_digest(query) != self.query_sha256:
+        if self.query_sha256 not in {query, query_digest(query)}:
             raise QueryDiffers("query: is not the query of which the project's cohort was frozen")
 
 

@@ -1,9 +1,9 @@
 """Queries of a project at the hub, and the frozen cohort at a Trust: decisions and state changes, pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from flip_chassis.aggregate import Aggregate
 from flip_chassis.refusal import Invalid, Refused, require
@@ -156,6 +156,10 @@ class Member:
     accession_id: str | None
 
 
+Rows = Mapping[Member, Sequence[Mapping[str, Any]]]
+"""What a query says of each member: its rows by the names of its columns, but for the columns that are identifiers."""
+
+
 @dataclass(frozen=True, slots=True)
 class FrozenCohort:
     """Who and what belongs to a project at this Trust, for good: members can leave, none can join (COHORT-9)."""
@@ -163,6 +167,7 @@ class FrozenCohort:
     query_version: int
     query_digest: Sha256
     members: frozenset[Member]
+    rows: Rows = field(default_factory=dict[Member, Sequence[Mapping[str, Any]]])
 
     @property
     def persons(self) -> frozenset[int]:

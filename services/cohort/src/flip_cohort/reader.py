@@ -6,6 +6,7 @@ Each row is joined to the person it names and, in a project with images, to the 
 that isn't on record is not found, whatever the query says.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -16,8 +17,9 @@ import asyncpg
 from flip_chassis.database import UNREACHABLE
 
 from flip_cohort.disclosure import NOT_RECORDED, age_band
-from flip_cohort.domain import Member
+from flip_cohort.domain import Member, Rows
 from flip_cohort.guard import Admitted
+from flip_cohort.omop import IDENTIFIERS
 
 _CONNECT_WITHIN_S = 10
 _GRACE_S = 10
@@ -36,10 +38,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The members of the cohort, and the persons of each category by distribution."""
+    """The members of the cohort, the persons of each category by distribution, and the query's rows of each member."""
 
     members: frozenset[Member]
     distributions: Mapping[str, Mapping[str, frozenset[int]]]
+    rows: Rows
 
     @property
     def persons(self) -> frozenset[int]:
@@ -55,6 +58,7 @@ class Found:
                 name: {category: left for category, who in parts.items() if (left := who - persons)}
                 for name, parts in self.distributions.items()
             },
+            rows={member: said for member, said in self.rows.items() if member.person_id not in persons},
         )
 
 
@@ -109,6 +113,7 @@ def _statement(query: Admitted, *, imaging: bool, most_rows: int) -> str:
             outputs.append(f'coalesce(c{number}.concept_name, q."{name}"::text)')
         else:
             outputs.append(f'q."{name}"::text')
+    outputs.append(f"(to_jsonb(q) - '{{{','.join(sorted(IDENTIFIERS))}}}'::text[])::text")
     listed = ", ".join(f"{output} AS o{number}" for number, output in enumerate(outputs))
     # The query is written anew from its tree and every name in it is checked: see guard.py.
     return f"SELECT DISTINCT {listed} FROM ({query.sql}) q {' '.join(joins)} LIMIT {most_rows + 1}"  # noqa: S608
@@ -172,8 +177,10 @@ def _grouped(rows: Iterable[Any], query: Admitted, today: date) -> Found:
     names, studies = _names(query), "accession_id" in query.columns
     members: set[Member] = set()
     groups: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
-    for person, born, sex, accession, modality, manufacturer, *others in rows:
+    texts: dict[Member, set[str]] = defaultdict(set)
+    for person, born, sex, accession, modality, manufacturer, *others, text in rows:
         members.add(Member(person, accession))
+        texts[Member(person, accession)].add(text)
         told = {AGE: age_band(today.year - born), SEX: sex, **dict(zip(names, others, strict=True))}
         if studies:
             told |= {MODALITY: modality, MANUFACTURER: manufacturer}
@@ -182,4 +189,5 @@ def _grouped(rows: Iterable[Any], query: Admitted, today: date) -> Found:
     return Found(
         frozenset(members),
         {name: {category: frozenset(who) for category, who in parts.items()} for name, parts in groups.items()},
+        {member: [json.loads(text) for text in sorted(of_member)] for member, of_member in texts.items()},
     )

@@ -163,7 +163,8 @@ class Runner:
             query = await trust_store.query(db, job.project_id, job.version)
         domain.may_freeze(query.asked if query else None, job.digest)
         assert query is not None
-        cohort = FrozenCohort(job.version, job.digest, (await self._found(job, query)).members)
+        found = await self._found(job, query)
+        cohort = FrozenCohort(job.version, job.digest, found.members, found.rows)
         require(disclosure.count(len(cohort.persons), self.rules) != "suppressed", "too-few-persons")
         return cohort
 

@@ -173,8 +173,8 @@ async def freeze(db: Connection, project_id: ProjectId, cohort: FrozenCohort) ->
     if await frozen(db, project_id) is not None:
         return
     await db.executemany(
-        "INSERT INTO frozen_member (project_id, person_id, accession_id) VALUES ($1, $2, $3)",
-        [(project_id, member.person_id, member.accession_id) for member in cohort.members],
+        "INSERT INTO frozen_member (project_id, person_id, accession_id, rows) VALUES ($1, $2, $3, $4)",
+        [(project_id, member.person_id, member.accession_id, cohort.rows.get(member, ())) for member in cohort.members],
     )
     await db.execute(
         "INSERT INTO frozen_cohort (project_id, version, digest, persons, studies) VALUES ($1, $2, $3, $4, $5)",

@@ -1,14 +1,29 @@
-"""The results of a run: collected, then published or refused by the scan. Pure."""
+"""The results of runs and the files of models: each is used only after its scan. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from flip_chassis.aggregate import Aggregate
 from flip_chassis.refusal import NotFound, require
-from flip_contracts.base import Message, ProjectId, RunId, Sha256, UserId
-from flip_contracts.files import ResultsDownloaded, ResultsPublished, ResultsRefused
-from flip_contracts.topics import RESULT
+from flip_contracts.apps import FileName
+from flip_contracts.base import Message, ModelId, ProjectId, ReasonCode, RunId, Sha256, UserId
+from flip_contracts.files import (
+    ModelFileAccepted,
+    ModelFileRefused,
+    ModelFileRemoved,
+    ModelFileUploaded,
+    ResultsDownloaded,
+    ResultsPublished,
+    ResultsRefused,
+)
+from flip_contracts.projects import Framework, Job
+from flip_contracts.topics import MODEL_FILE, RESULT
 from flip_contracts.trainer_node import ResultsCollected
+
+from flip_files.findings import Inspection
+
+# --- the results of a run: collected, then published or refused by the scan ---------------------------------------
 
 Status = Literal["absent", "published", "refused"]
 
@@ -76,3 +91,108 @@ def evolve(result: Result, event: Message) -> Result:
 
 
 RESULTS = Aggregate(RESULT, Result(), evolve)
+
+
+# --- the files of a model: uploaded, then accepted or refused by the scan; replaced or removed at any time ----------
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as far as its files go."""
+
+    model_id: ModelId
+    project_id: ProjectId
+    framework: Framework
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A file of a model: the upload that it is, and whether its scan has been judged."""
+
+    upload: ModelFileUploaded
+    judged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """The files of a model by their paths."""
+
+    by_path: Mapping[FileName, Held] = field(default_factory=dict[FileName, Held])
+
+
+def require_custom(model: Model) -> None:
+    """Refuse files of a model that has none: the platform's own jobs need no code."""
+    require(model.job == "custom", "model-takes-no-files", "Its job brings its own code.", job=model.job)
+
+
+def upload(files: ModelFiles, uploaded: ModelFileUploaded, most_files: int) -> ModelFileUploaded:
+    """Take a file, new or in the place of an earlier one. Runs under way keep the files that they were started with."""
+    is_new = uploaded.path not in files.by_path
+    detail = f"A model has at most {most_files} files."
+    require(not is_new or len(files.by_path) < most_files, "too-many-files", detail, most_files=most_files)
+    return uploaded
+
+
+def remove(files: ModelFiles, model: Model, path: FileName) -> ModelFileRemoved:
+    """Take a file out of the model."""
+    if path not in files.by_path:
+        raise NotFound("file-not-found", "The model has no such file.")
+    return ModelFileRemoved(model_id=model.model_id, project_id=model.project_id, path=path)
+
+
+def judge_file(
+    files: ModelFiles, uploaded: ModelFileUploaded, scan: Scan | None, inspection: Inspection
+) -> ModelFileAccepted | ModelFileRefused | None:
+    """Accept what is clean and is what was uploaded; refuse all else. `scan` is None where the upload is lost.
+
+    None where nobody waits for it: it was judged before, replaced or removed.
+    """
+    if files.by_path.get(uploaded.path) != Held(uploaded):
+        return None
+    if scan is None:
+        return _refuse_file(uploaded, "upload-lost", "Upload it again.")
+    if scan.digest != uploaded.digest:
+        return _refuse_file(uploaded, "digest-differs")
+    if scan.found is not None:
+        return _refuse_file(uploaded, "malware-found")
+    if inspection.refused is not None:
+        return _refuse_file(uploaded, inspection.refused, inspection.detail)
+    return ModelFileAccepted(
+        model_id=uploaded.model_id,
+        project_id=uploaded.project_id,
+        path=uploaded.path,
+        digest=uploaded.digest,
+        size_bytes=uploaded.size_bytes,
+        engine=scan.engine,
+        signatures=scan.signatures,
+        findings=inspection.findings,
+        configuration=inspection.configuration,
+    )
+
+
+def _refuse_file(uploaded: ModelFileUploaded, reason: ReasonCode, detail: str = "") -> ModelFileRefused:
+    return ModelFileRefused(
+        model_id=uploaded.model_id,
+        project_id=uploaded.project_id,
+        path=uploaded.path,
+        digest=uploaded.digest,
+        reason=reason,
+        detail=detail,
+    )
+
+
+def evolve_files(files: ModelFiles, event: Message) -> ModelFiles:
+    """The state after an event."""
+    match event:
+        case ModelFileUploaded():
+            return ModelFiles({**files.by_path, event.path: Held(event)})
+        case ModelFileAccepted() | ModelFileRefused():
+            return ModelFiles({**files.by_path, event.path: Held(files.by_path[event.path].upload, judged=True)})
+        case ModelFileRemoved():
+            return ModelFiles({path: held for path, held in files.by_path.items() if path != event.path})
+        case _:
+            return files
+
+
+MODEL_FILES = Aggregate(MODEL_FILE, ModelFiles(), evolve_files)

@@ -1,4 +1,4 @@
-"""The files service: results of runs, scanned and given to those who may have them."""
+"""The files service: results of runs and files of models, scanned and given to those who may have them."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -8,14 +8,14 @@ from fastapi import FastAPI
 from flip_chassis.background import background
 from flip_chassis.service import backbone, run
 
-from flip_files import api, consumers
+from flip_files import api, consumers, model_files
 from flip_files.clamd import Clamd
 from flip_files.objects import Objects
 from flip_files.scanner import Scanner
 from flip_files.settings import FilesSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-PROJECTED = ("bundle", "result")
+PROJECTED = ("bundle", "result", "known_model", "model_file")
 
 
 @asynccontextmanager
@@ -27,8 +27,9 @@ async def service(settings: FilesSettings) -> AsyncGenerator[FastAPI]:
         backbone(settings, MIGRATIONS, consumers.handlers, PROJECTED) as stands,
         background(Scanner(stands, objects, clamd).run(), "scanner"),
     ):
-        app = stands.http(api.router)
+        app = stands.http(api.router, model_files.router)
         app.state.objects = objects
+        app.state.uploads = model_files.Uploads(objects, settings)
         yield app
 
 

@@ -1,28 +1,37 @@
-"""Scan what was collected, one bundle at a time; a scanner or store that is down means waiting, never clean."""
+"""Scan results and files, one at a time; a scanner or store that is down means waiting, never clean."""
 
 import asyncio
+import tempfile
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from flip_chassis.database import UNREACHABLE
 from flip_chassis.service import Backbone
 from flip_chassis.telemetry import log
+from flip_contracts.apps import object_of_file
+from flip_contracts.files import ModelFileAccepted, ModelFileUploaded
 from flip_contracts.trainer_node import ResultsCollected
 from minio.error import S3Error
 from urllib3.exceptions import HTTPError
 
 from flip_files import domain, store
 from flip_files.clamd import Clamd, NotScanned
-from flip_files.objects import Digest, Objects
+from flip_files.findings import Inspection
+from flip_files.inspection import inspect_apart
+from flip_files.objects import Digest, ObjectMissing, Objects
+from flip_files.store import Scannable
 
 _LEASE = timedelta(minutes=15)
 _PAUSE = timedelta(seconds=5)
 _LOOK_S = 0.5
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Scanner:
-    """Takes bundles from the table of scans to a verdict."""
+    """Takes what waits in the table of scans to a verdict."""
 
     stands: Backbone
     objects: Objects
@@ -40,30 +49,79 @@ class Scanner:
                 await asyncio.sleep(_LOOK_S)
 
     async def scan_next(self) -> bool:
-        """Scan one bundle, if one waits."""
+        """Scan what waits longest, if anything does."""
         async with self.stands.pool.acquire() as db:
-            collected = await store.claim_scan(db, _LEASE)
-        if collected is None:
+            asked = await store.claim_scan(db, _LEASE)
+        if asked is None:
             return False
         try:
-            scan = await self._scan(collected.object)
+            await self._take_to_verdict(asked)
         except (NotScanned, S3Error, HTTPError, OSError) as error:
-            log.warning("not scanned; it waits", run_id=str(collected.run_id), reason=type(error).__name__)
+            log.warning("not scanned; it waits", subject=asked.key, reason=type(error).__name__)
             async with self.stands.pool.acquire() as db:
-                await store.scan_again(db, collected.run_id, _PAUSE)
-        else:
-            await self._judge(collected, scan)
+                await store.scan_again(db, asked, _PAUSE)
         return True
 
-    async def _scan(self, name: str) -> domain.Scan:
+    async def _take_to_verdict(self, asked: Scannable) -> None:
+        match asked:
+            case ResultsCollected():
+                await self._judge_results(asked)
+            case ModelFileUploaded():
+                await self._judge_file(asked)
+
+    async def _scan(self, chunks: AsyncIterator[bytes], digest: Digest) -> domain.Scan:
         engine, signatures = await self.clamd.version()
-        digest = Digest()
-        found = await self.clamd.scan(self.objects.stream(name, digest))
+        found = await self.clamd.scan(chunks)
         return domain.Scan(engine, signatures, found, digest.hex())
 
-    async def _judge(self, collected: ResultsCollected, scan: domain.Scan) -> None:
+    # --- results --------------------------------------------------------------------------------------------------
+
+    async def _judge_results(self, collected: ResultsCollected) -> None:
+        digest = Digest()
+        scan = await self._scan(self.objects.stream(collected.object, digest), digest)
         async with self.stands.working() as work, work.on(domain.RESULTS, collected.run_id) as result:
             verdict = domain.judge(result.state, collected, scan)
             if verdict is not None:
                 result.record(verdict)
-            await store.scan_done(work.db, collected.run_id)
+            await store.scan_done(work.db, collected)
+
+    # --- files of models ------------------------------------------------------------------------------------------
+
+    async def _judge_file(self, uploaded: ModelFileUploaded) -> None:
+        """What was scanned is what is kept: the very copy goes to where runs take it from. The upload goes last."""
+        with tempfile.TemporaryDirectory(prefix="flip-scan-") as folder:
+            copy = Path(folder) / f"file{Path(uploaded.path).suffix}"
+            try:
+                await self.objects.fetch(uploaded.object, copy)
+            except ObjectMissing:
+                await self._say_of_file(uploaded, None, Inspection(), copy)
+            else:
+                digest = Digest()
+                scan = await self._scan(_chunks(copy, digest), digest)
+                await self._say_of_file(uploaded, scan, await self._inspection(uploaded, copy), copy)
+        await self.objects.remove(uploaded.object)
+        async with self.stands.pool.acquire() as db:
+            await store.scan_done(db, uploaded)
+
+    async def _inspection(self, uploaded: ModelFileUploaded, copy: Path) -> Inspection:
+        async with self.stands.pool.acquire() as db:
+            model = await store.model(db, uploaded.model_id)
+        return Inspection() if model is None else await inspect_apart(model.framework, uploaded.path, copy)
+
+    async def _say_of_file(
+        self, uploaded: ModelFileUploaded, scan: domain.Scan | None, inspection: Inspection, copy: Path
+    ) -> None:
+        async with self.stands.working() as work, work.on(domain.MODEL_FILES, uploaded.model_id) as files:
+            verdict = domain.judge_file(files.state, uploaded, scan, inspection)
+            if isinstance(verdict, ModelFileAccepted):
+                await self.objects.put(object_of_file(uploaded.model_id, uploaded.digest), copy)
+            if verdict is not None:
+                files.record(verdict)
+
+
+async def _chunks(file: Path, digest: Digest) -> AsyncIterator[bytes]:
+    """A file in chunks, each of which `digest` sees too."""
+    with file.open("rb") as stream:
+        while chunk := await asyncio.to_thread(stream.read, _CHUNK):
+            digest.update(chunk)
+            yield chunk

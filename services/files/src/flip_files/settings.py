@@ -1,7 +1,7 @@
 """The settings of the files service."""
 
 from flip_chassis.settings import Settings
-from pydantic import SecretStr
+from pydantic import PositiveInt, SecretStr
 
 
 class FilesSettings(Settings):
@@ -16,3 +16,9 @@ class FilesSettings(Settings):
     s3_bucket: str
     clamd_host: str
     clamd_port: int
+    most_file_bytes: PositiveInt = 5 << 30
+    """The largest file that a model may have."""
+    most_files: PositiveInt = 200
+    """How many files a model may have."""
+    uploads_at_once: PositiveInt = 4
+    """Uploads that this process takes at the same time; each holds a connection to Postgres while it lasts."""

@@ -3,40 +3,71 @@
 from datetime import datetime, timedelta
 
 from flip_chassis.database import Connection, Row
-from flip_contracts.base import RunId
-from flip_contracts.files import ResultsPublished, ResultsRefused
+from flip_contracts.apps import FileName
+from flip_contracts.base import REGISTRY, ModelId, RunId
+from flip_contracts.cloudevents import Envelope
+from flip_contracts.files import (
+    ModelFileAccepted,
+    ModelFileRefused,
+    ModelFileRemoved,
+    ModelFileUploaded,
+    ResultsPublished,
+    ResultsRefused,
+)
+from flip_contracts.projects import ModelCreated
 from flip_contracts.trainer_node import ResultsCollected
 
+from flip_files.domain import Model
 
-async def await_scan(db: Connection, collected: ResultsCollected) -> None:
-    """Note that these results wait for their scan; those of a later attempt take the place of an earlier one's."""
+Scannable = ResultsCollected | ModelFileUploaded
+"""What waits for a scan."""
+
+# --- scans --------------------------------------------------------------------------------------------------------
+
+
+def _subject(asked: Scannable) -> str:
+    """What a scan is of. The results of a run's later attempt take the place of an earlier one's; every upload of a
+    file is its own."""
+    return f"run/{asked.run_id}" if isinstance(asked, ResultsCollected) else asked.object
+
+
+async def await_scan(db: Connection, asked: Scannable) -> None:
+    """Note that this waits for its scan."""
     await db.execute(
-        "INSERT INTO scan (run_id, collected) VALUES ($1, $2)"
-        " ON CONFLICT (run_id) DO UPDATE SET collected = $2, not_before = now() WHERE NOT scan.done",
-        collected.run_id,
-        collected.model_dump(mode="json"),
+        "INSERT INTO scan (subject, type, asked) VALUES ($1, $2, $3)"
+        " ON CONFLICT (subject) DO UPDATE SET asked = $3, not_before = now() WHERE NOT scan.done",
+        _subject(asked),
+        asked.type_name,
+        asked.model_dump(mode="json"),
     )
 
 
-async def claim_scan(db: Connection, lease: timedelta) -> ResultsCollected | None:
-    """A bundle to scan, ours until the lease is over."""
+async def claim_scan(db: Connection, lease: timedelta) -> Scannable | None:
+    """What is to be scanned, ours until the lease is over."""
     row = await db.fetchrow(
-        "UPDATE scan SET attempts = attempts + 1, not_before = now() + $1 WHERE run_id = ("
-        " SELECT run_id FROM scan WHERE NOT done AND not_before <= now() ORDER BY not_before LIMIT 1"
-        " FOR UPDATE SKIP LOCKED) RETURNING collected",
+        "UPDATE scan SET attempts = attempts + 1, not_before = now() + $1 WHERE subject = ("
+        " SELECT subject FROM scan WHERE NOT done AND not_before <= now() ORDER BY not_before LIMIT 1"
+        " FOR UPDATE SKIP LOCKED) RETURNING type, asked",
         lease,
     )
-    return None if row is None else ResultsCollected.model_validate(row["collected"])
+    if row is None:
+        return None
+    asked = REGISTRY[row["type"]].model_validate(row["asked"])
+    assert isinstance(asked, Scannable), "nothing else is noted"
+    return asked
 
 
-async def scan_again(db: Connection, run_id: RunId, pause: timedelta) -> None:
+async def scan_again(db: Connection, asked: Scannable, pause: timedelta) -> None:
     """The scan gave no answer; let it wait."""
-    await db.execute("UPDATE scan SET not_before = now() + $2 WHERE run_id = $1", run_id, pause)
+    await db.execute("UPDATE scan SET not_before = now() + $2 WHERE subject = $1", _subject(asked), pause)
 
 
-async def scan_done(db: Connection, run_id: RunId) -> None:
-    """The bundle is judged."""
-    await db.execute("UPDATE scan SET done = true WHERE run_id = $1", run_id)
+async def scan_done(db: Connection, asked: Scannable) -> None:
+    """It is judged."""
+    await db.execute("UPDATE scan SET done = true WHERE subject = $1", _subject(asked))
+
+
+# --- results ------------------------------------------------------------------------------------------------------
 
 
 async def keep_bundle(db: Connection, collected: ResultsCollected) -> None:
@@ -79,3 +110,73 @@ async def keep_refused(db: Connection, event: ResultsRefused, at: datetime) -> N
 async def result(db: Connection, run_id: RunId) -> Row | None:
     """A run's results, if they were judged."""
     return await db.fetchrow("SELECT * FROM result WHERE run_id = $1", run_id)
+
+
+# --- models and their files -----------------------------------------------------------------------------------------
+
+
+async def keep_model(db: Connection, event: ModelCreated) -> None:
+    await db.execute(
+        "INSERT INTO known_model (model_id, project_id, framework, job) VALUES ($1, $2, $3, $4)",
+        event.model_id,
+        event.project_id,
+        event.framework,
+        event.job,
+    )
+
+
+async def drop_model(db: Connection, model_id: ModelId) -> None:
+    await db.execute("UPDATE known_model SET deleted = true WHERE model_id = $1", model_id)
+
+
+async def model(db: Connection, model_id: ModelId) -> Model | None:
+    """The model, unless it was deleted."""
+    row = await db.fetchrow("SELECT * FROM known_model WHERE model_id = $1 AND NOT deleted", model_id)
+    return None if row is None else Model(row["model_id"], row["project_id"], row["framework"], row["job"])
+
+
+async def keep_upload(db: Connection, event: ModelFileUploaded, said: Envelope) -> None:
+    await db.execute(
+        "INSERT INTO model_file (model_id, path, status, digest, size_bytes, at)"
+        " VALUES ($1, $2, 'scanning', $3, $4, $5)"
+        " ON CONFLICT (model_id, path) DO UPDATE SET status = 'scanning', digest = $3, size_bytes = $4, at = $5,"
+        " reason = NULL, detail = '', findings = '[]'",
+        event.model_id,
+        event.path,
+        event.digest,
+        event.size_bytes,
+        said.time,
+    )
+
+
+async def keep_accepted(db: Connection, event: ModelFileAccepted) -> None:
+    await db.execute(
+        "UPDATE model_file SET status = 'accepted', findings = $3 WHERE (model_id, path) = ($1, $2)",
+        event.model_id,
+        event.path,
+        [finding.model_dump() for finding in event.findings],
+    )
+
+
+async def keep_file_refused(db: Connection, event: ModelFileRefused) -> None:
+    await db.execute(
+        "UPDATE model_file SET status = 'refused', reason = $3, detail = $4 WHERE (model_id, path) = ($1, $2)",
+        event.model_id,
+        event.path,
+        event.reason,
+        event.detail,
+    )
+
+
+async def drop_file(db: Connection, event: ModelFileRemoved) -> None:
+    await db.execute("DELETE FROM model_file WHERE (model_id, path) = ($1, $2)", event.model_id, event.path)
+
+
+async def model_files(db: Connection, model_id: ModelId) -> list[Row]:
+    """The model's files by their paths."""
+    return await db.fetch("SELECT * FROM model_file WHERE model_id = $1 ORDER BY path", model_id)
+
+
+async def model_file(db: Connection, model_id: ModelId, path: FileName) -> Row | None:
+    """One of them."""
+    return await db.fetchrow("SELECT * FROM model_file WHERE (model_id, path) = ($1, $2)", model_id, path)

@@ -26,9 +26,10 @@ GROUP_READABLE = 0o750
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A case as the manifest lists it."""
+    """A case as the manifest lists it: the study by a digest of its accession number, never by the number."""
 
     name: str
+    study_sha256: str
     modality: str
     image_sha256: str
     label_sha256: str | None
@@ -113,6 +114,7 @@ def _listed(case: Case) -> dict[str, object]:
 
     return {
         "case": case.name,
+        "study": case.study_sha256,
         "image": file("images", case.image_sha256),
         "label": file("labels", case.label_sha256) if case.label_sha256 else None,
     }

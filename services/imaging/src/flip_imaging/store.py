@@ -8,6 +8,7 @@ from uuid import UUID
 
 from flip_chassis.database import Connection, Row
 from flip_contracts.base import ProjectId
+from flip_contracts.imaging import study_digest
 
 from flip_imaging.folders import Case
 
@@ -142,11 +143,21 @@ async def study_names(db: Connection, project_id: ProjectId) -> list[tuple[UUID,
 async def cases(db: Connection, project_id: ProjectId) -> list[Case]:
     """The imported studies as the manifest lists them."""
     rows = await db.fetch(
-        "SELECT case_name, modality, image_sha256, label_sha256 FROM study"
-        " WHERE project_id = $1 AND state = 'imported' ORDER BY case_name",
+        "SELECT case_name, accession_number, modality, image_sha256, label_sha256"
+        " FROM study JOIN study_accession USING (study_id)"
+        " WHERE study.project_id = $1 AND state = 'imported' ORDER BY case_name",
         project_id,
     )
-    return [Case(row["case_name"], row["modality"], row["image_sha256"], row["label_sha256"]) for row in rows]
+    return [
+        Case(
+            row["case_name"],
+            study_digest(project_id, row["accession_number"]),
+            row["modality"],
+            row["image_sha256"],
+            row["label_sha256"],
+        )
+        for row in rows
+    ]
 
 
 async def labels(db: Connection, project_id: ProjectId, without: Sequence[UUID] = ()) -> dict[str, int]:

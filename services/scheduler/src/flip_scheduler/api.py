@@ -16,6 +16,7 @@ from flip_contracts.scheduler import Resources
 from pydantic import BaseModel, ConfigDict, Field
 
 from flip_scheduler import domain, store
+from flip_scheduler.apps import App
 from flip_scheduler.dispatch import Dispatcher
 from flip_scheduler.fairness import HEAVIEST, HIGHEST, LIGHTEST, LOWEST, Share, level
 from flip_scheduler.live import LiveFeed
@@ -25,7 +26,8 @@ router = APIRouter(tags=["runs"])
 
 
 class InitiateTraining(BaseModel):
-    """What is to be trained or, where the payload's mode is `inference`, predicted.
+    """What is to be trained or, where the payload's mode is `inference`, predicted. A model with a researcher's own app
+    has the mode `app`.
 
     The payload is checked with all else, so that one answer names all that is missing.
     With `minimum_trusts` the run starts as soon as so many of the project's Trusts can take part; without, all have to.
@@ -119,7 +121,8 @@ async def initiate_training(
     project = may_work_on(await known_project(work.db, model.project_id), actor)
     ready = await store.readiness(work.db, model.project_id, project.approved)
     earlier = await store.earlier_results(work.db, model.project_id, domain.earlier_run(body.payload))
-    asked = domain.Request(body.payload, body.minimum_trusts, body.resources, body.aggregation_weights, earlier)
+    app = await store.app(work.db, model) if model.job == "custom" else App()
+    asked = domain.Request(body.payload, body.minimum_trusts, body.resources, body.aggregation_weights, earlier, app)
     queued = domain.initiate(RunId(uuid7()), model, ready, asked)
     await dispatcher.queue(work, queued)
     return await _with_timeline(work.db, dispatcher, await _existing(work.db, queued.run_id))

@@ -5,7 +5,15 @@ from flip_chassis.database import Connection
 from flip_chassis.handlers import Handler, projection, reaction
 from flip_chassis.work import Work
 from flip_contracts.cloudevents import Envelope
-from flip_contracts.files import ResultsPublished, ResultsRefused
+from flip_contracts.cohort import CohortFrozen
+from flip_contracts.files import (
+    ModelFileAccepted,
+    ModelFileRefused,
+    ModelFileRemoved,
+    ModelFileUploaded,
+    ResultsPublished,
+    ResultsRefused,
+)
 from flip_contracts.imaging import ImagesDeleted, ImagingReady, LabelsRegistered
 from flip_contracts.projects import ApprovalWithdrawn, EnrichmentConfirmed, ModelCreated, ModelDeleted, ProjectDeleted
 from flip_contracts.scheduler import (
@@ -29,6 +37,7 @@ from flip_contracts.trainer_node import (
     NetFree,
     NetHeartbeat,
     PlanAgreed,
+    ResultIgnored,
     ResultsCollected,
     RoundComplete,
     RunPrepared,
@@ -70,6 +79,31 @@ async def learn_loss_of_images(event: ImagesDeleted, db: Connection) -> None:
 @projection
 async def learn_labels(event: LabelsRegistered, db: Connection) -> None:
     await store.keep_labels(db, event)
+
+
+@projection
+async def learn_frozen(event: CohortFrozen, db: Connection) -> None:
+    await store.keep_query(db, event)
+
+
+@projection
+async def learn_upload(event: ModelFileUploaded, db: Connection) -> None:
+    await store.keep_upload(db, event)
+
+
+@projection
+async def learn_accepted(event: ModelFileAccepted, db: Connection) -> None:
+    await store.accept_file(db, event)
+
+
+@projection
+async def learn_refused(event: ModelFileRefused, db: Connection) -> None:
+    await store.refuse_file(db, event)
+
+
+@projection
+async def learn_removed(event: ModelFileRemoved, db: Connection) -> None:
+    await store.drop_file(db, event)
 
 
 # --- the run, as the scheduler itself says it ---------------------------------------------------------------------
@@ -190,18 +224,25 @@ async def show_round(event: RoundComplete, db: Connection, said: Envelope) -> No
 
 
 @projection
-async def show_excluded(event: ContributionExcluded, db: Connection, said: Envelope) -> None:
-    await store.lock_queue(db)
-    facts = {"trust": event.trust, "round": event.round, "reason": event.reason}
-    await store.add_news(db, event, said, "excluded", facts, attempt=event.attempt)
-
-
-@projection
 async def show_metric(event: MetricReported, db: Connection, said: Envelope) -> None:
     await store.lock_queue(db)
     await store.keep_metric(db, event, said)
-    facts = {"trust": event.trust, "round": event.round, "name": event.name, "value": event.value}
+    facts = event.model_dump(include={"trust", "round", "name", "value", "x", "axis"}, exclude_none=True)
     await store.add_news(db, event, said, "metric", facts, attempt=event.attempt)
+
+
+@projection
+async def show_excluded(event: ContributionExcluded, db: Connection, said: Envelope) -> None:
+    await store.lock_queue(db)
+    facts = {"trust": event.trust, "round": event.round, "reason": event.reason}
+    await store.add_news(db, event, said, "contribution-excluded", facts, attempt=event.attempt)
+
+
+@projection
+async def show_ignored(event: ResultIgnored, db: Connection, said: Envelope) -> None:
+    await store.lock_queue(db)
+    facts = {"trust": event.trust, "operation": event.operation, "reason": event.reason}
+    await store.add_news(db, event, said, "result-ignored", facts, attempt=event.attempt)
 
 
 @projection
@@ -278,6 +319,11 @@ projections = (
     learn_images,
     learn_loss_of_images,
     learn_labels,
+    learn_frozen,
+    learn_upload,
+    learn_accepted,
+    learn_refused,
+    learn_removed,
     show_queued,
     show_assigned,
     show_priority,
@@ -295,8 +341,9 @@ projections = (
     show_plan,
     show_training,
     show_round,
-    show_excluded,
     show_metric,
+    show_excluded,
+    show_ignored,
     show_collected,
     show_end_of_attempt,
 )

@@ -11,6 +11,7 @@ from flip_chassis.refusal import Refused, require
 from flip_contracts.base import Message, ModelId, NetName, ProjectId, ReasonCode, RunId, Sha256, TrustCode
 from flip_contracts.projects import Framework, Job
 from flip_contracts.scheduler import (
+    AppPayload,
     Checkpoint,
     EarlierResults,
     InferencePayload,
@@ -33,6 +34,7 @@ from flip_contracts.topics import NET_SERVICE, RUN, SHARE
 from flip_contracts.trainer_node import AttemptEnded
 from pydantic import ValidationError
 
+from flip_scheduler.apps import App, missing_of_app
 from flip_scheduler.fairness import LIGHTEST, ORDINARY, Charge
 
 Status = Literal["absent", "queued", "assigned", "stopping", "stopped", "finished", "failed"]
@@ -81,7 +83,7 @@ class Readiness:
     enrichment_confirmed: bool
 
 
-Payload = TrainingPayload | InferencePayload
+Payload = TrainingPayload | InferencePayload | AppPayload
 
 Missing = dict[str, Any]
 """What a run still needs: a stable `code`, a `detail` for people, and the Trusts or the field that it is about."""
@@ -90,21 +92,25 @@ Missing = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a researcher asks for: the payload, at least so many Trusts (None: all), what of each Trust's machines, and
-    what each Trust's cases count for. `earlier` are the results that the payload names, if they can be used."""
+    what each Trust's cases count for. `earlier` are the results that the payload names, if they can be used; `app` is
+    what there is of the researcher's own app, for a model that has one."""
 
     payload: Mapping[str, Any]
     minimum_trusts: int | None = None
     resources: Resources | None = None
     aggregation_weights: Mapping[TrustCode, float] = field(default_factory=dict[TrustCode, float])
     earlier: EarlierResults | None = None
+    app: App = field(default_factory=App)
 
     @property
     def predicts(self) -> bool:
         """Whether a prediction is asked for."""
         return self.payload.get("mode") == "inference"
 
-    def read_payload(self) -> Payload:
-        """The payload of the kind that its mode names. Raises ValidationError."""
+    def read_payload(self, job: Job) -> Payload:
+        """The payload of the kind that the job has or, of nnU-Net's two, its mode names. Raises ValidationError."""
+        if job == "custom":
+            return AppPayload.model_validate(self.payload)
         return (InferencePayload if self.predicts else TrainingPayload).model_validate(self.payload)
 
 
@@ -123,11 +129,12 @@ def initiate(run_id: RunId, model: Model, ready: Readiness, request: Request) ->
         *missing_of_project(ready, request),
         *missing_of_job(model, request),
         *missing_of_trusts(ready, request),
-        *missing_of_weights(ready, request),
+        *missing_of_weights(model, ready, request),
+        *(missing_of_app(model.framework, request.app, ready.approved) if model.job == "custom" else ()),
     ]
     detail = "The prediction can't start yet." if request.predicts else "Training can't start yet."
     require(not missing, "run-not-ready", detail, missing=missing)
-    payload = request.read_payload()
+    payload = request.read_payload(model.job)
     return RunQueued(
         run_id=run_id,
         project_id=model.project_id,
@@ -140,6 +147,8 @@ def initiate(run_id: RunId, model: Model, ready: Readiness, request: Request) ->
         resources=request.resources or Resources(gpus=_gpus_of(payload)),
         aggregation_weights=dict(request.aggregation_weights),
         earlier=request.earlier,
+        files=request.app.digests,
+        query_digest=request.app.query_at(ready.approved),
     )
 
 
@@ -171,10 +180,11 @@ def missing_of_trusts(ready: Readiness, request: Request) -> Iterable[Missing]:
         yield {"code": "minimum-trusts-not-valid", "detail": detail, "field": "minimum_trusts"}
 
 
-def missing_of_weights(ready: Readiness, request: Request) -> Iterable[Missing]:
+def missing_of_weights(model: Model, ready: Readiness, request: Request) -> Iterable[Missing]:
     """What is wrong with the weights of the Trusts' cases, a Trust at a time (FILE-4)."""
-    if request.predicts and request.aggregation_weights:
-        detail = "A prediction averages no models."
+    if request.aggregation_weights and (request.predicts or model.job == "custom"):
+        own = "An app has its own in its configuration, as AGGREGATION_WEIGHTS."
+        detail = own if model.job == "custom" else "A prediction averages no models."
         yield {"code": "aggregation-weights-not-valid", "detail": detail, "field": "aggregation_weights"}
         return
     for trust, weight in sorted(request.aggregation_weights.items()):
@@ -194,15 +204,8 @@ def _wrong_weight(trust: TrustCode, problem: str) -> Missing:
 
 def missing_of_job(model: Model, request: Request) -> Iterable[Missing]:
     """What is wrong with the job, its payload and what it asks of each Trust, a field at a time."""
-    if model.job != "nnunet":
-        yield {
-            "code": "job-not-offered",
-            "detail": f"No net runs {model.job} jobs on {model.framework}.",
-            "field": "job",
-        }
-        return
     try:
-        asked = request.read_payload()
+        asked = request.read_payload(model.job)
     except ValidationError as error:
         for each in error.errors():
             yield _wrong(".".join(["payload", *map(str, each["loc"][:1])]), each["msg"])
@@ -213,6 +216,8 @@ def missing_of_job(model: Model, request: Request) -> Iterable[Missing]:
                 yield _wrong("payload.starting_fed_round", "A new run has no earlier round to start from; use 0.")
         case InferencePayload():
             yield from _missing_of_prediction(asked, request.earlier)
+        case AppPayload():
+            return
     if request.resources is not None and request.resources.gpus < _gpus_of(asked):
         detail = f"A run on {asked.device} needs a GPU at each Trust."
         yield {"code": "resources-not-valid", "detail": detail, "field": "resources.gpus"}
@@ -227,7 +232,8 @@ def _missing_of_prediction(asked: InferencePayload, earlier: EarlierResults | No
 
 
 def _gpus_of(payload: Payload) -> int:
-    return 1 if payload.device == "cuda" else 0
+    """What a run needs where nobody says; an app says it nowhere but in what is asked for."""
+    return 1 if not isinstance(payload, AppPayload) and payload.device == "cuda" else 0
 
 
 def _wrong(field: str, problem: str) -> Missing:
@@ -270,6 +276,8 @@ def assign(run: Run, place: Place, checkpoint: Checkpoint | None) -> RunAssigned
             trust: weight for trust, weight in queued.aggregation_weights.items() if trust in place.trusts
         },
         earlier=queued.earlier,
+        files=queued.files,
+        query_digest=queued.query_digest,
     )
 
 

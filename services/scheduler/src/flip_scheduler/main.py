@@ -15,7 +15,7 @@ from flip_scheduler.settings import SchedulerSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PROJECTED = (
-    *("known_model", "enrichment", "images"),
+    *("known_model", "enrichment", "images", "model_file", "frozen_query"),
     *("run", "run_news", "run_metric"),
     *("project_weight", "draining_net"),
 )

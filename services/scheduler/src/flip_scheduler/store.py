@@ -9,16 +9,27 @@ from uuid import UUID
 from flip_chassis.database import Connection, Row
 from flip_contracts.base import Message, ModelId, NetName, ProjectId, RunId, TrustCode
 from flip_contracts.cloudevents import Envelope
+from flip_contracts.cohort import CohortFrozen
+from flip_contracts.files import (
+    AppConfiguration,
+    ModelFileAccepted,
+    ModelFileRefused,
+    ModelFileRemoved,
+    ModelFileUploaded,
+)
 from flip_contracts.imaging import LabelsRegistered
 from flip_contracts.projects import Framework, ModelCreated
 from flip_contracts.scheduler import Checkpoint, EarlierResults, NetDraining, Resources, RunAssigned, RunQueued
 from flip_contracts.trainer_node import MetricReported, NetFree, NetHeartbeat, RoundComplete
 
+from flip_scheduler.apps import App, ModelFile
 from flip_scheduler.domain import Model, Readiness
 from flip_scheduler.fairness import LIGHTEST, Share, Waiting
 from flip_scheduler.matching import Net
 from flip_scheduler.outlook import Held, History
 
+ROUND_AXIS = "round"
+"""The axis of a metric that is shown at its round."""
 _LATEST = 20
 """Of so many runs the durations are looked at, of a project and of a framework."""
 
@@ -94,6 +105,64 @@ async def readiness(db: Connection, project_id: ProjectId, approved: frozenset[T
             "SELECT EXISTS (SELECT FROM enrichment WHERE project_id = $1)", project_id
         ),
     )
+
+
+async def keep_query(db: Connection, event: CohortFrozen) -> None:
+    await db.execute(
+        "INSERT INTO frozen_query (project_id, trust, digest) VALUES ($1, $2, $3)"
+        " ON CONFLICT (project_id, trust) DO UPDATE SET digest = $3",
+        event.project_id,
+        event.trust,
+        event.query_digest,
+    )
+
+
+async def keep_upload(db: Connection, event: ModelFileUploaded) -> None:
+    await db.execute(
+        "INSERT INTO model_file (model_id, path, status, digest) VALUES ($1, $2, 'scanning', $3)"
+        " ON CONFLICT (model_id, path) DO UPDATE SET status = 'scanning', digest = $3, reason = NULL,"
+        " configuration = NULL",
+        event.model_id,
+        event.path,
+        event.digest,
+    )
+
+
+async def accept_file(db: Connection, event: ModelFileAccepted) -> None:
+    await db.execute(
+        "UPDATE model_file SET status = 'accepted', configuration = $4 WHERE (model_id, path, digest) = ($1, $2, $3)",
+        event.model_id,
+        event.path,
+        event.digest,
+        event.configuration.model_dump(mode="json") if event.configuration else None,
+    )
+
+
+async def refuse_file(db: Connection, event: ModelFileRefused) -> None:
+    await db.execute(
+        "UPDATE model_file SET status = 'refused', reason = $4 WHERE (model_id, path, digest) = ($1, $2, $3)",
+        event.model_id,
+        event.path,
+        event.digest,
+        event.reason,
+    )
+
+
+async def drop_file(db: Connection, event: ModelFileRemoved) -> None:
+    await db.execute("DELETE FROM model_file WHERE (model_id, path) = ($1, $2)", event.model_id, event.path)
+
+
+async def app(db: Connection, model: Model) -> App:
+    """What there is of a model's own app, and of its project's cohort."""
+    files = await db.fetch("SELECT * FROM model_file WHERE model_id = $1 ORDER BY path", model.model_id)
+    frozen = await db.fetch("SELECT trust, digest FROM frozen_query WHERE project_id = $1", model.project_id)
+    return App([_model_file(row) for row in files], {row["trust"]: row["digest"] for row in frozen})
+
+
+def _model_file(row: Row) -> ModelFile:
+    said = row["configuration"]
+    configuration = None if said is None else AppConfiguration.model_validate(said)
+    return ModelFile(row["path"], row["status"], row["digest"], row["reason"], configuration)
 
 
 async def earlier_results(db: Connection, project_id: ProjectId, run_id: RunId | None) -> EarlierResults | None:
@@ -333,8 +402,8 @@ async def undrain_net(db: Connection, name: NetName) -> None:
 async def keep_run(db: Connection, event: RunQueued, said: Envelope) -> None:
     await db.execute(
         "INSERT INTO run (run_id, project_id, model_id, framework, job, trusts, payload, queued_at, status, stage,"
-        " minimum_trusts, resources, virtual_time, aggregation_weights)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued', 'queued', $9, $10, $11, $12)",
+        " minimum_trusts, resources, virtual_time, aggregation_weights, files)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued', 'queued', $9, $10, $11, $12, $13)",
         event.run_id,
         event.project_id,
         event.model_id,
@@ -347,6 +416,7 @@ async def keep_run(db: Connection, event: RunQueued, said: Envelope) -> None:
         event.resources.model_dump(),
         event.virtual_time,
         event.aggregation_weights,
+        event.files,
     )
 
 
@@ -428,8 +498,9 @@ async def keep_round(db: Connection, event: RoundComplete) -> bool:
 async def keep_metric(db: Connection, event: MetricReported, said: Envelope) -> None:
     """A round that is done again replaces what was told of it."""
     await db.execute(
-        "INSERT INTO run_metric (run_id, trust, name, round, attempt, value, at) VALUES ($1, $2, $3, $4, $5, $6, $7)"
-        " ON CONFLICT (run_id, trust, name, round) DO UPDATE SET attempt = $5, value = $6, at = $7"
+        "INSERT INTO run_metric (run_id, trust, name, round, attempt, value, at, axis, x)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+        " ON CONFLICT (run_id, trust, name, round, axis, x) DO UPDATE SET attempt = $5, value = $6, at = $7"
         " WHERE run_metric.attempt <= $5",
         event.run_id,
         event.trust,
@@ -438,6 +509,8 @@ async def keep_metric(db: Connection, event: MetricReported, said: Envelope) -> 
         event.attempt,
         event.value,
         said.time,
+        event.axis or ROUND_AXIS,
+        float(event.round) if event.x is None else event.x,
     )
 
 
@@ -479,4 +552,4 @@ async def news(db: Connection, run_id: RunId, after: int) -> list[Row]:
 
 
 async def metrics(db: Connection, run_id: RunId) -> list[Row]:
-    return await db.fetch("SELECT * FROM run_metric WHERE run_id = $1 ORDER BY name, trust, round", run_id)
+    return await db.fetch("SELECT * FROM run_metric WHERE run_id = $1 ORDER BY name, trust, round, axis, x", run_id)

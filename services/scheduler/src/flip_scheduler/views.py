@@ -34,6 +34,7 @@ _STATE_OF_STAGE: dict[str, State] = {
     "planning": "preparing",
     "preprocessing": "preparing",
     "training": "training",
+    "validating": "training",
     "predicting": "predicting",
     "collecting": "collecting",
 }
@@ -97,6 +98,7 @@ class RunView(BaseModel):
     resources: Resources
     aggregation_weights: dict[TrustCode, float]
     payload: dict[str, Any]
+    files: dict[str, str]
     priority: int
     state: State
     stage: str
@@ -137,11 +139,13 @@ class QueueEntry(BaseModel):
 
 
 class Metric(BaseModel):
-    """A metric of one Trust in one round."""
+    """A metric of one Trust in one round, at `x` on its axis."""
 
     trust: TrustCode
     name: str
     round: int
+    axis: str
+    x: float
     attempt: int
     value: float
     at: datetime

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from flip_chassis.database import UNREACHABLE
 from flip_chassis.service import Backbone
 from flip_chassis.telemetry import log
+from flip_contracts.apps import object_of_file
 from flip_contracts.base import Message, TrustCode
+from flip_contracts.scheduler import RunAssigned
 from flip_contracts.trainer_node import NetFree, NetHeartbeat, RoundComplete
 from minio.error import MinioException
 from urllib3.exceptions import HTTPError
@@ -188,13 +190,23 @@ class Controller:
         if run.earlier is not None:
             name = domain.object_of_results(run.earlier.run_id, run.earlier.digest)
             try:
-                await self.objects.get_results(name, run.earlier.digest, folder.earlier)
+                await self.objects.get_exactly(name, run.earlier.digest, folder.earlier)
             except ObjectMissing:
                 await self._decide(attempt, lambda now: domain.close(now, "failed", "model-missing"))
                 return
+        try:
+            await self._fetch_app(run, folder)
+        except ObjectMissing:
+            await self._decide(attempt, lambda now: domain.close(now, "failed", "app-file-missing"))
+            return
         record = domain.job_record(run, self.settings.terms, attempt.cohorts)
         job = await self.driver.submit(str(run.run_id), run.attempt, sorted(run.trusts), folder.path, record)
         await self._decide(attempt, lambda now: domain.submit(now, job, record))
+
+    async def _fetch_app(self, run: RunAssigned, folder: RunFolder) -> None:
+        """Lay the files of a researcher's app where the framework's controller takes them from."""
+        for path, digest in sorted(run.files.items()):
+            await self.objects.get_exactly(object_of_file(run.model_id, digest), digest, folder.app(path))
 
     async def _follow(self, attempt: Attempt, *, ask: bool) -> None:
         """Tell what the job tells; where it ended without a word, interrupt the attempt."""

@@ -221,6 +221,11 @@ def predicts(payload: Mapping[str, Any]) -> bool:
     return payload["mode"] == "inference"
 
 
+def is_app(payload: Mapping[str, Any]) -> bool:
+    """Whether a run with this payload trains a researcher's own app; otherwise it is nnU-Net's."""
+    return payload["mode"] == "app"
+
+
 def dataset_of(payload: Mapping[str, Any]) -> str:
     """The name of the data set that a run with this payload has at each Trust."""
     if predicts(payload):
@@ -241,6 +246,8 @@ def cohort_digest(project_id: ProjectId, members: Iterable[tuple[int, str | None
 def results_name(assigned: RunAssigned) -> str:
     """A file name that says what the results are."""
     payload = assigned.payload
+    if is_app(payload):
+        return f"{assigned.framework}-app_{assigned.run_id}.zip"
     if predicts(payload):
         done = "predictions"
     else:
@@ -249,23 +256,45 @@ def results_name(assigned: RunAssigned) -> str:
 
 
 def job_record(assigned: RunAssigned, terms: Mapping[str, Any], cohorts: Mapping[TrustCode, Sha256]) -> dict[str, Any]:
-    """What is trained or predicted, as `flip_nnunet.job.read_job` reads it. `terms` are the net's for every job."""
+    """What is trained or predicted, as `flip_nnunet.job.read_job` or, of an app, `flip_apps.job.AppJob` reads it.
+
+    `terms` are the net's for every job; nnU-Net's profile is nothing to an app.
+    """
     common = {"run_id": str(assigned.run_id), "cohorts": dict(cohorts), **terms}
+    if is_app(assigned.payload):
+        del common["profile"]
+        return common | _app(assigned)
     return common | ({"payload": assigned.payload} if predicts(assigned.payload) else _training(assigned))
 
 
+def _app(assigned: RunAssigned) -> dict[str, Any]:
+    return {
+        "kind": "app",
+        "framework": assigned.framework,
+        "project_id": str(assigned.project_id),
+        "query": assigned.query_digest,
+        "files": dict(assigned.files),
+        "local_rounds": assigned.payload["local_rounds"],
+        "starting_round": assigned.checkpoint.round + 1 if assigned.checkpoint else 0,
+        **_of_every_training(assigned),
+    }
+
+
 def _training(assigned: RunAssigned) -> dict[str, Any]:
-    """A resumed run starts after its last completed round. The seed is the run's own: every attempt of a run draws
-    the same numbers."""
+    """A resumed run starts after its last completed round."""
     start = assigned.checkpoint.round + 1 if assigned.checkpoint else assigned.payload["starting_fed_round"]
-    minimum = {} if assigned.minimum_trusts is None else {"minimum_sites": assigned.minimum_trusts}
     return {
         "dataset_name": dataset_of(assigned.payload),
         "payload": {**assigned.payload, "starting_fed_round": start},
-        "seed": assigned.run_id.int % 2**31,
         "aggregation_weights": dict(assigned.aggregation_weights),
-        **minimum,
+        **_of_every_training(assigned),
     }
+
+
+def _of_every_training(assigned: RunAssigned) -> dict[str, Any]:
+    """The seed is the run's own: every attempt of a run draws the same numbers."""
+    minimum = {} if assigned.minimum_trusts is None else {"minimum_sites": assigned.minimum_trusts}
+    return {"seed": assigned.run_id.int % 2**31, **minimum}
 
 
 def weights_to_go_on_from(checkpoint: Checkpoint) -> list[Checkpoint | BestRound]:

@@ -35,8 +35,8 @@ class Objects:
         """Store a file; the same file under the same name changes nothing. Raises S3Error or urllib3's errors."""
         return await asyncio.to_thread(self._put, name, file)
 
-    async def get_results(self, name: str, digest: Sha256, file: Path) -> None:
-        """Fetch results to `file`. Raises as `get`; those with another digest than this count as missing."""
+    async def get_exactly(self, name: str, digest: Sha256, file: Path) -> None:
+        """Fetch an object to `file`. Raises as `get`; one with another digest than this counts as missing."""
         await self.get(name, file)
         if await asyncio.to_thread(_digest_of, file) != digest:
             raise ObjectMissing(name)

@@ -4,6 +4,7 @@
                          rounds/round_<n>.npz the averaged weights of each round, beside them their digest (`.sha256`)
                                               and how the run stood after it (`.json`)
                          earlier.zip          the results of an earlier run, where a prediction takes its model from it
+                         app/                 the files of a researcher's own app
 
 What the lines hold is `flip_nnunet.federation`'s and `flip_nnunet.conduct`'s word.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from flip_contracts.apps import FileName
 from flip_contracts.base import RunId
 from flip_contracts.scheduler import Checkpoint
 
@@ -38,6 +40,10 @@ class RunFolder:
     def earlier(self) -> Path:
         """The file of an earlier run's results."""
         return self.path / "earlier.zip"
+
+    def app(self, path: FileName) -> Path:
+        """A file of a researcher's own app."""
+        return self.path / "app" / path
 
     def make(self) -> None:
         """Have the folder there."""

@@ -10,6 +10,7 @@ from flip_contracts.trainer_node import (
     ContributionExcluded,
     MetricReported,
     PlanAgreed,
+    ResultIgnored,
     ResultsCollected,
     RoundComplete,
     Stage,
@@ -29,6 +30,7 @@ _STAGES: Mapping[str, Stage] = {
     "fingerprint": "fingerprint",
     "preprocessing": "preprocessing",
     "training-started": "training",
+    "validating": "validating",
     "predicting": "predicting",
     "exported": "collecting",
 }
@@ -50,7 +52,21 @@ def tell(line: Line, run: RunAssigned) -> list[Message]:
         case "contribution-excluded":
             excluded = ContributionExcluded(**common, trust=line["site"], round=line["round"], reason=line["reason"])
             said.append(excluded)
-        case "round-complete":
+        case "result-ignored":
+            ignored = ResultIgnored(**common, trust=line["site"], operation=line["operation"], reason=line["reason"])
+            said.append(ignored)
+        case "metric":
+            point = MetricReported(
+                **common,
+                trust=line["site"],
+                round=line["round"],
+                name=line["name"],
+                value=line["value"],
+                x=line["x"],
+                axis=line["axis"],
+            )
+            said.append(point)
+        case "round-complete" if run.job == "nnunet":  # an app's metrics have lines of their own
             said.extend(
                 MetricReported(**common, trust=trust, round=line["round"], name=name, value=value)
                 for trust, site in sorted(line["sites"].items())

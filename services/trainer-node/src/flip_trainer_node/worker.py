@@ -7,13 +7,14 @@ worker that was killed does its task again, and every task may be done again.
 import asyncio
 import subprocess
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from flip_chassis.database import UNREACHABLE, Row, connect
 from flip_chassis.service import Backbone
 from flip_chassis.telemetry import log
-from flip_contracts.base import ProjectId, Report, RunId, Sha256
+from flip_contracts.base import ProjectId, Report, RunId
 from flip_contracts.trainer_node import (
     EndRun,
     PrepareRun,
@@ -23,7 +24,8 @@ from flip_contracts.trainer_node import (
     WorkerStarted,
 )
 
-from flip_trainer_node import dataset, domain, store, trainers
+from flip_trainer_node import app_data, dataset, domain, store, trainers
+from flip_trainer_node.preparing import CannotPrepare, NotWanted, Prepared
 from flip_trainer_node.settings import WorkerSettings
 
 _TICK_S = 0.2
@@ -31,6 +33,9 @@ _RETRY_S = 2.0
 _COHORT_PATIENCE_S = 10.0
 _TRAINERS_OWN = ".site"
 """Where trainers keep what they need, by project, below the folder of prepared runs."""
+
+Preparation = Callable[[Callable[[], bool]], Prepared]
+"""Prepares a run's data, as long as what it is given says to go on. Raises CannotPrepare or NotWanted."""
 
 
 @dataclass(slots=True)
@@ -79,40 +84,45 @@ class Worker:
     async def _prepare(self, command: PrepareRun) -> Report | None:
         common = {"run_id": command.run_id, "project_id": command.project_id, "attempt": command.attempt}
         try:
-            cohort = await self._cohort_digest(command.project_id)
-            prepared = await self._unless_ended(command, self._request(command))
-        except dataset.CannotPrepare as refusal:
+            cohort = await self._cohort(command.project_id)
+            prepared = await self._unless_ended(command, self._preparation(command, cohort))
+        except CannotPrepare as refusal:
             log.warning("the Trust can't take part in a run", run_id=str(command.run_id), reason=refusal.reason)
             return TrustRefusedRun(**common, reason=refusal.reason)
-        except dataset.NotWanted:
+        except NotWanted:
             return None
-        return TrustPreparedRun(**common, cases=prepared.cases, dataset_digest=prepared.digest, cohort_digest=cohort)
+        members = [(row["person_id"], row["accession_id"]) for row in cohort]
+        digest = domain.cohort_digest(command.project_id, members)
+        return TrustPreparedRun(**common, cases=prepared.cases, dataset_digest=prepared.digest, cohort_digest=digest)
 
-    async def _cohort_digest(self, project_id: ProjectId) -> Sha256:
-        """The digest of the project's frozen cohort as it is now. Raises CannotPrepare where there is none."""
+    async def _cohort(self, project_id: ProjectId) -> list[Row]:
+        """The members of the project's frozen cohort as it is now. Raises CannotPrepare where there are none."""
         dsn = self.settings.frozen_cohort.get_secret_value()
         async with asyncio.timeout(_COHORT_PATIENCE_S), connect(dsn) as db:
-            members = await db.fetch(
-                "SELECT person_id, accession_id FROM frozen.cohort_member WHERE project_id = $1", project_id
-            )
+            members = await db.fetch("SELECT * FROM frozen.cohort_member WHERE project_id = $1", project_id)
         if not members:
-            raise dataset.CannotPrepare("cohort-not-frozen")
-        return domain.cohort_digest(project_id, [(row["person_id"], row["accession_id"]) for row in members])
+            raise CannotPrepare("cohort-not-frozen")
+        return members
 
-    def _request(self, command: PrepareRun) -> dataset.Request:
-        return dataset.Request(
-            project=self.settings.data / "projects" / str(command.project_id),
-            project_id=command.project_id,
-            run=self._folder(command.run_id),
-            name=domain.dataset_of(command.payload),
-            minimum_cases=self.settings.minimum_cases,
-            unlabelled=domain.predicts(command.payload),
-        )
+    def _preparation(self, command: PrepareRun, cohort: list[Row]) -> Preparation:
+        """How the run's data are prepared."""
+        project = self.settings.data / "projects" / str(command.project_id)
+        run, minimum_cases = self._folder(command.run_id), self.settings.minimum_cases
+        if domain.is_app(command.payload):
+            studies = [
+                app_data.Study(row["accession_id"], row["rows"]) for row in cohort if row["accession_id"] is not None
+            ]
+            query = cohort[0]["query_digest"]
+            app = app_data.Request(project, command.project_id, run, minimum_cases, query, studies)
+            return lambda go_on: app_data.prepare(app, go_on)
+        name, predicts = domain.dataset_of(command.payload), domain.predicts(command.payload)
+        request = dataset.Request(project, command.project_id, run, name, minimum_cases, unlabelled=predicts)
+        return lambda go_on: dataset.prepare(request, go_on)
 
-    async def _unless_ended(self, command: PrepareRun, request: dataset.Request) -> dataset.Prepared:
+    async def _unless_ended(self, command: PrepareRun, prepare: Preparation) -> Prepared:
         """Prepare in a thread, which stops between two files when the attempt is to be ended."""
         ended = threading.Event()
-        preparing = asyncio.create_task(asyncio.to_thread(dataset.prepare, request, lambda: not ended.is_set()))
+        preparing = asyncio.create_task(asyncio.to_thread(prepare, lambda: not ended.is_set()))
         try:
             while not (await asyncio.wait({preparing}, timeout=_RETRY_S))[0]:
                 async with self.stands.working() as work:

@@ -18,7 +18,7 @@ _PROBLEMS = {
 }
 _RETRY_AFTER_S = {429: 1, 502: 2, 503: 2}
 
-_UPLOADS = {"files": "64m"}
+_UPLOADS = {"files": "5g"}
 """Services whose routes take more than the megabyte that every route takes."""
 
 # `add_header` in a location drops the server's own: every place that adds one repeats these.

@@ -1,23 +1,18 @@
 """Results of runs: scanned by a real ClamAV, kept in a real object store, given only to those who may have them."""
 
 import io
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from hashlib import sha256
 
 import httpx
 import pytest
 from flip_chassis.ids import uuid7
-from flip_chassis.testing import People, client, eventually, invited, refused, settings_for, speaking
+from flip_chassis.testing import eventually, refused, speaking
 from flip_contracts.base import ProjectId, RunId, UserId
 from flip_contracts.files import ResultsPublished, ResultsRefused
-from flip_contracts.projects import ProjectCreated
 from flip_contracts.trainer_node import ResultsCollected
 from flip_files import domain
-from flip_files.main import service
-from flip_files.settings import FilesSettings
-from flip_local.testing import S3, Clamd, Database, Kafka
-from minio import Minio
+
+from .conftest import Files
 
 EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 CLEAN = b"a zip, as far as anybody here cares" * 1000
@@ -73,80 +68,30 @@ def test_results_are_judged_once():
 # --- on real parts --------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Files:
-    """The service, and who is known to it."""
-
-    http: httpx.AsyncClient
-    people: People
-    kafka: Kafka
-    store: Minio
-    bucket: str
-    owner: UserId
-    stranger: UserId
-    project_id: ProjectId
-
-    def token(self, user_id: UserId) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.people.token(user_id)}"}
-
-    async def collect(self, content: bytes, digest: str | None = None) -> ResultsCollected:
-        what = collected(content, self.project_id, digest)
-        self.store.put_object(self.bucket, what.object, io.BytesIO(content), len(content))
-        async with speaking(self.kafka.as_principal("service.trainer-node"), "flip/hub/trainer-node") as net:
-            await net.say(what)
-        return what
-
-    async def judged(self, what: ResultsCollected, by: UserId) -> httpx.Response:
-        async def look() -> httpx.Response | None:
-            answer = await self.http.get(f"/api/files/results/{what.run_id}", headers=self.token(by))
-            return answer if answer.status_code == 200 else None
-
-        return await eventually(look)
+async def collect(files: Files, content: bytes) -> ResultsCollected:
+    """A net has put a run's results into the store, and says so."""
+    what = collected(content, files.project_id)
+    files.store.put_object(files.bucket, what.object, io.BytesIO(content), len(content))
+    async with speaking(files.kafka.as_principal("service.trainer-node"), "flip/hub/trainer-node") as net:
+        await net.say(what)
+    return what
 
 
-@pytest.fixture
-async def files(postgres: Database, kafka: Kafka, s3: S3, clamd: Clamd) -> AsyncGenerator[Files]:
-    people = People()
-    with people.published() as jwks_url:
-        settings = settings_for(
-            FilesSettings,
-            postgres,
-            kafka.as_principal("service.files"),
-            kafka.group("service.files"),
-            jwks_url,
-            s3_endpoint=s3.endpoint,
-            s3_access_key=s3.access_key,
-            s3_secret_key=s3.secret_key,
-            s3_bucket=s3.bucket,
-            clamd_host=clamd.host,
-            clamd_port=clamd.port,
-        )
-        store = Minio(s3.endpoint.removeprefix("http://"), s3.access_key, s3.secret_key, secure=False)
-        owner, stranger = await _enter(kafka), await _enter(kafka)
-        project_id = ProjectId(uuid7())
-        async with speaking(kafka.as_principal("service.projects"), "flip/hub/projects") as projects:
-            await projects.say(
-                ProjectCreated(
-                    project_id=project_id, owner=owner, name="Deep nuclei", description="", members=frozenset()
-                )
-            )
-        async with client(service(settings)) as http:
-            yield Files(http, people, kafka, store, s3.bucket, owner, stranger, project_id)
+async def judged(files: Files, what: ResultsCollected) -> httpx.Response:
+    """What the owner sees of the results, once they are judged."""
 
+    async def look() -> httpx.Response | None:
+        answer = await files.http.get(f"/api/files/results/{what.run_id}", headers=files.token(files.owner))
+        return answer if answer.status_code == 200 else None
 
-async def _enter(kafka: Kafka) -> UserId:
-    async with speaking(kafka.as_principal("service.auth"), "flip/hub/auth") as auth:
-        arrived, activated = invited("researcher", f"{uuid7()}@flip.example")
-        await auth.say(arrived)
-        await auth.say(activated)
-    return arrived.user_id
+    return await eventually(look)
 
 
 @pytest.mark.parts
 @pytest.mark.requirement("RUN-7")
 async def test_clean_results_are_downloaded_as_they_were_collected_and_the_download_is_recorded(files: Files):
-    what = await files.collect(CLEAN)
-    view = (await files.judged(what, files.owner)).json()
+    what = await collect(files, CLEAN)
+    view = (await judged(files, what)).json()
     assert (view["status"], view["name"], view["size_bytes"]) == ("published", what.name, len(CLEAN))
     answer = await files.http.get(f"/api/files/results/{what.run_id}/download", headers=files.token(files.owner))
     assert answer.content == CLEAN
@@ -156,16 +101,16 @@ async def test_clean_results_are_downloaded_as_they_were_collected_and_the_downl
 
 @pytest.mark.parts
 async def test_infected_results_are_withheld_from_their_owner(files: Files):
-    what = await files.collect(EICAR)
-    assert (await files.judged(what, files.owner)).json()["status"] == "refused"
+    what = await collect(files, EICAR)
+    assert (await judged(files, what)).json()["status"] == "refused"
     answer = await files.http.get(f"/api/files/results/{what.run_id}/download", headers=files.token(files.owner))
     assert (answer.status_code, answer.json()["code"]) == (409, "results-withheld")
 
 
 @pytest.mark.parts
 async def test_a_stranger_is_not_told_that_the_results_exist(files: Files):
-    what = await files.collect(CLEAN)
-    await files.judged(what, files.owner)
+    what = await collect(files, CLEAN)
+    await judged(files, what)
     for path in (f"/api/files/results/{what.run_id}", f"/api/files/results/{what.run_id}/download"):
         answer = await files.http.get(path, headers=files.token(files.stranger))
         assert (answer.status_code, answer.json()["code"]) == (404, "project-not-found")
