@@ -1,13 +1,15 @@
 """A small disk of its own for what a net does at one Trust, which a case can fill up."""
 
+import contextlib
+import errno
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_SIZE = "3g"
+_SIZE = "1g"
+_PIECES = (2**26, 2**20, 2**12)
 _BALLAST = "ballast"
 
 
@@ -26,9 +28,27 @@ def small_disk(folder: Path) -> Iterator[None]:
 
 
 def fill(folder: Path) -> None:
-    """Leave nothing free on the disk of `folder`."""
+    """Leave nothing free on the disk of `folder`, whoever else writes there."""
     with (folder / _BALLAST).open("wb") as ballast:
-        os.posix_fallocate(ballast.fileno(), 0, shutil.disk_usage(folder).free)
+        size = 0
+        for piece in _PIECES:
+            with contextlib.suppress(_Full):
+                while True:
+                    _add(ballast.fileno(), size, piece)
+                    size += piece
+
+
+class _Full(Exception):
+    """There is no room for more."""
+
+
+def _add(file: int, at: int, size: int) -> None:
+    try:
+        os.posix_fallocate(file, at, size)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise _Full from error
 
 
 def clear(folder: Path) -> None:
