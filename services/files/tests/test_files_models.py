@@ -91,16 +91,9 @@ class Folder:
         self.url = f"/api/files/models/{model_id}/files"
 
     async def ask(self, method: str, path: str = "", by: UserId | None = None, **more: Any) -> httpx.Response:
-        """Ask until the service has heard of the model."""
         url = f"{self.url}/{path}" if path else self.url
-
-        async def heard() -> httpx.Response | None:
-            headers = self.files.token(by or self.files.owner)
-            answer = await self.files.http.request(method, url, headers=headers, **more)
-            unheard = answer.status_code == 404 and answer.json()["code"] == "model-not-found"
-            return None if unheard else answer
-
-        return await eventually(heard)
+        headers = self.files.token(by or self.files.owner)
+        return await self.files.http.request(method, url, headers=headers, **more)
 
     async def put(self, path: str, content: bytes | AsyncIterator[bytes]) -> httpx.Response:
         return await self.ask("PUT", path, content=content)
