@@ -167,7 +167,6 @@ def test_an_entry_of_the_ledger_is_one_line_with_who_what_and_the_facts():
 SCANNING = Answer(202, {"path": "p", "status": "scanning"})
 
 
-@pytest.mark.requirement("FILE-1")
 def test_a_file_is_sent_as_it_is_and_sent_again_as_a_whole_to_a_service_that_was_behind(tmp_path: Path):
     content = bytes(range(256)) * 1000
     (tmp_path / "weights.bin").write_bytes(content)

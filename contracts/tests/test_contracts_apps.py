@@ -66,6 +66,12 @@ def test_weights_with_which_nothing_counts_are_refused():
     config(AGGREGATION_WEIGHTS={"KCH": 0}).check_trusts({"KCH", "UCLH"})
 
 
+def test_where_trusts_may_be_absent_their_weights_may_stand_there_but_somebody_has_to_count():
+    config(AGGREGATION_WEIGHTS={"UCLH": 2.0}).check_trusts({"KCH"}, some_absent=True)
+    with pytest.raises(AppConfigInvalid, match="no Trust counts"):
+        config(AGGREGATION_WEIGHTS={"KCH": 0, "UCLH": 2.0}).check_trusts({"KCH"}, some_absent=True)
+
+
 def test_all_that_is_wrong_is_told_at_once():
     with pytest.raises(AppConfigInvalid) as refused:
         config(GLOBAL_ROUNDS=0, AGGREGATOR="no", AGGREGATION_WEIGHTS={"kch": 1.0})

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from flip_chassis.ids import uuid7
-from flip_chassis.testing import People, client, invited, settings_for, speaking
+from flip_chassis.testing import People, client, eventually, invited, settings_for, speaking
 from flip_contracts.auth import Role
 from flip_contracts.base import ModelId, ProjectId, UserId
 from flip_contracts.projects import Framework, Job, ModelCreated, ProjectCreated
@@ -37,7 +37,7 @@ class Files:
         return {"Authorization": f"Bearer {self.people.token(user_id)}"}
 
     async def model(self, framework: Framework = "nvflare", job: Job = "custom") -> ModelId:
-        """A model of the project."""
+        """A model of the project, which the service has heard of."""
         model_id = ModelId(uuid7())
         async with speaking(self.kafka.as_principal("service.projects"), "flip/hub/projects") as projects:
             await projects.say(
@@ -50,6 +50,12 @@ class Files:
                     job=job,
                 )
             )
+
+        async def heard() -> bool:
+            url = f"/api/files/models/{model_id}/files"
+            return (await self.http.get(url, headers=self.token(self.owner))).status_code == httpx.codes.OK
+
+        await eventually(heard)
         return model_id
 
 

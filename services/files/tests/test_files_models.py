@@ -57,22 +57,22 @@ CLEAN = domain.Scan("ClamAV 1.4.6", "local", None, UPLOADED.digest)
 def test_all_that_is_not_clean_and_what_was_uploaded_is_refused(
     scan: domain.Scan | None, inspection: Inspection, reason: str
 ) -> None:
-    verdict = domain.judge_file(WAITING, UPLOADED, scan, inspection)
+    verdict = domain.judge_file(UPLOADED, scan, inspection)
     assert isinstance(verdict, ModelFileRefused)
     assert verdict.reason == reason
 
 
 @pytest.mark.requirement("FILE-2")
 def test_a_verdict_counts_once_and_only_for_the_upload_that_it_is_about() -> None:
-    accepted = domain.judge_file(WAITING, UPLOADED, CLEAN, Inspection())
+    assert domain.waits_for(WAITING, UPLOADED)
+    accepted = domain.judge_file(UPLOADED, CLEAN, Inspection())
     assert isinstance(accepted, ModelFileAccepted)
     replaced = domain.evolve_files(WAITING, UPLOADED.model_copy(update={"object": "uploads/2"}))
     removed = domain.evolve_files(WAITING, domain.remove(WAITING, MODEL, "trainer.py"))
     for state in (domain.evolve_files(WAITING, accepted), replaced, removed):
-        assert domain.judge_file(state, UPLOADED, CLEAN, Inspection()) is None
+        assert not domain.waits_for(state, UPLOADED)
 
 
-@pytest.mark.requirement("FILE-1")
 def test_a_model_has_so_many_files_and_one_may_be_replaced_even_then() -> None:
     with refused("too-many-files", most_files=1):
         domain.upload(WAITING, UPLOADED.model_copy(update={"path": "models.py"}), most_files=1)
@@ -91,16 +91,9 @@ class Folder:
         self.url = f"/api/files/models/{model_id}/files"
 
     async def ask(self, method: str, path: str = "", by: UserId | None = None, **more: Any) -> httpx.Response:
-        """Ask until the service has heard of the model."""
         url = f"{self.url}/{path}" if path else self.url
-
-        async def heard() -> httpx.Response | None:
-            headers = self.files.token(by or self.files.owner)
-            answer = await self.files.http.request(method, url, headers=headers, **more)
-            unheard = answer.status_code == 404 and answer.json()["code"] == "model-not-found"
-            return None if unheard else answer
-
-        return await eventually(heard)
+        headers = self.files.token(by or self.files.owner)
+        return await self.files.http.request(method, url, headers=headers, **more)
 
     async def put(self, path: str, content: bytes | AsyncIterator[bytes]) -> httpx.Response:
         return await self.ask("PUT", path, content=content)
@@ -124,7 +117,6 @@ class Folder:
 
 
 @pytest.mark.parts
-@pytest.mark.requirement("FILE-1")
 @pytest.mark.requirement("FILE-2")
 @pytest.mark.requirement("FILE-3")
 async def test_files_are_uploaded_scanned_listed_downloaded_replaced_and_removed(files: Files) -> None:
@@ -200,7 +192,6 @@ async def test_a_scanner_that_is_down_means_waiting_and_never_clean(
 
 
 @pytest.mark.parts
-@pytest.mark.requirement("FILE-1")
 async def test_who_may_not_work_on_the_project_changes_no_file_and_a_stranger_hears_of_none(files: Files) -> None:
     folder = Folder(files, await files.model())
     await folder.put("trainer.py", TRAINER)

@@ -208,10 +208,10 @@ class AppWorker(Operations):
             raise SiteFailed("run-not-prepared", "the Trust has not prepared this run for an app")
         project = ProjectData.of_trust(self.data / DATA, self._folder("resources"))
         try:
-            studies = len(set(project.frame(self.job.project_id, self.job.query)[ACCESSION]))
+            studies = set(project.frame(self.job.project_id, self.job.query)[ACCESSION])
         except QueryDiffers as differs:
             raise SiteFailed("query-differs", str(differs)) from None
-        if studies < self.minimum_cases:
+        if len(studies) < self.minimum_cases:
             raise SiteFailed("too-few-cases", f"the site takes part with {self.minimum_cases} studies or more")
 
     def _tell_flip(self) -> None:

@@ -141,15 +141,15 @@ def remove(files: ModelFiles, model: Model, path: FileName) -> ModelFileRemoved:
     return ModelFileRemoved(model_id=model.model_id, project_id=model.project_id, path=path)
 
 
-def judge_file(
-    files: ModelFiles, uploaded: ModelFileUploaded, scan: Scan | None, inspection: Inspection
-) -> ModelFileAccepted | ModelFileRefused | None:
-    """Accept what is clean and is what was uploaded; refuse all else. `scan` is None where the upload is lost.
+def waits_for(files: ModelFiles, uploaded: ModelFileUploaded) -> bool:
+    """Whether the verdict on this upload is waited for: it was not judged before, replaced or removed."""
+    return files.by_path.get(uploaded.path) == Held(uploaded)
 
-    None where nobody waits for it: it was judged before, replaced or removed.
-    """
-    if files.by_path.get(uploaded.path) != Held(uploaded):
-        return None
+
+def judge_file(
+    uploaded: ModelFileUploaded, scan: Scan | None, inspection: Inspection
+) -> ModelFileAccepted | ModelFileRefused:
+    """Accept what is clean and is what was uploaded; refuse all else. `scan` is None where the upload is lost."""
     if scan is None:
         return _refuse_file(uploaded, "upload-lost", "Upload it again.")
     if scan.digest != uploaded.digest:

@@ -11,7 +11,7 @@ from flip_chassis.database import UNREACHABLE
 from flip_chassis.service import Backbone
 from flip_chassis.telemetry import log
 from flip_contracts.apps import object_of_file
-from flip_contracts.files import ModelFileAccepted, ModelFileUploaded
+from flip_contracts.files import ModelFileAccepted, ModelFileRefused, ModelFileUploaded
 from flip_contracts.trainer_node import ResultsCollected
 from minio.error import S3Error
 from urllib3.exceptions import HTTPError
@@ -89,34 +89,31 @@ class Scanner:
 
     async def _judge_file(self, uploaded: ModelFileUploaded) -> None:
         """What was scanned is what is kept: the very copy goes to where runs take it from. The upload goes last."""
-        with tempfile.TemporaryDirectory(prefix="flip-scan-") as folder:
-            copy = Path(folder) / f"file{Path(uploaded.path).suffix}"
-            try:
-                await self.objects.fetch(uploaded.object, copy)
-            except ObjectMissing:
-                await self._say_of_file(uploaded, None, Inspection(), copy)
-            else:
-                digest = Digest()
-                scan = await self._scan(_chunks(copy, digest), digest)
-                await self._say_of_file(uploaded, scan, await self._inspection(uploaded, copy), copy)
+        async with self.stands.pool.acquire() as db:
+            model = await store.model(db, uploaded.model_id)
+        if model is not None:
+            with tempfile.TemporaryDirectory(prefix="flip-scan-") as folder:
+                copy = Path(folder) / f"file{Path(uploaded.path).suffix}"
+                verdict = await self._verdict(model, uploaded, copy)
+                if isinstance(verdict, ModelFileAccepted):
+                    await self.objects.put(object_of_file(uploaded.model_id, uploaded.digest), copy)
+            async with self.stands.working() as work, work.on(domain.MODEL_FILES, uploaded.model_id) as files:
+                if domain.waits_for(files.state, uploaded):
+                    files.record(verdict)
         await self.objects.remove(uploaded.object)
         async with self.stands.pool.acquire() as db:
             await store.scan_done(db, uploaded)
 
-    async def _inspection(self, uploaded: ModelFileUploaded, copy: Path) -> Inspection:
-        async with self.stands.pool.acquire() as db:
-            model = await store.model(db, uploaded.model_id)
-        return Inspection() if model is None else await inspect_apart(model.framework, uploaded.path, copy)
-
-    async def _say_of_file(
-        self, uploaded: ModelFileUploaded, scan: domain.Scan | None, inspection: Inspection, copy: Path
-    ) -> None:
-        async with self.stands.working() as work, work.on(domain.MODEL_FILES, uploaded.model_id) as files:
-            verdict = domain.judge_file(files.state, uploaded, scan, inspection)
-            if isinstance(verdict, ModelFileAccepted):
-                await self.objects.put(object_of_file(uploaded.model_id, uploaded.digest), copy)
-            if verdict is not None:
-                files.record(verdict)
+    async def _verdict(
+        self, model: domain.Model, uploaded: ModelFileUploaded, copy: Path
+    ) -> ModelFileAccepted | ModelFileRefused:
+        try:
+            await self.objects.fetch(uploaded.object, copy)
+        except ObjectMissing:
+            return domain.judge_file(uploaded, None, Inspection())
+        digest = Digest()
+        scan = await self._scan(_chunks(copy, digest), digest)
+        return domain.judge_file(uploaded, scan, await inspect_apart(model.framework, uploaded.path, copy))
 
 
 async def _chunks(file: Path, digest: Digest) -> AsyncIterator[bytes]:
