@@ -125,7 +125,7 @@ class AppWorker(Operations):
                 "validate": self._validate,
                 "stop": self._stop,
             },
-            work,
+            work / "runs" / job.run_id,
         )
         self.site = site
         self.data = data

@@ -19,12 +19,12 @@ _DISK_FULL = SiteFailure("disk-full", "the site's disk is full")
 class Operations:
     """A site in one run: operations by name, each of which takes a message and answers with one.
 
-    work: the site's folder for what it writes, there or not.
+    own: the run's folder at the site, there or not; it is on the disk that the run writes to.
     """
 
-    def __init__(self, operations: Mapping[str, Operation], work: Path) -> None:
+    def __init__(self, operations: Mapping[str, Operation], own: Path) -> None:
         self._operations = dict(operations)
-        self._disk = work
+        self._own = own
 
     def handle(self, operation: str, message: Message) -> Message:
         """Do one operation; a failure comes back as a message (`message.settle` raises it at the hub)."""
@@ -36,7 +36,7 @@ class Operations:
             return failed.failure.as_message()
         except Exception as error:
             _LOG.exception("%s failed", operation)
-            return (_DISK_FULL if is_disk_full(error, self._disk) else self.unexpected(error)).as_message()
+            return (_DISK_FULL if is_disk_full(error, self._own) else self.unexpected(error)).as_message()
 
     def unexpected(self, error: Exception) -> SiteFailure:
         """What the hub hears of an error that is not foreseen: its type alone, as its text may name a case."""

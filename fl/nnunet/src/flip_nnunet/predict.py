@@ -77,7 +77,7 @@ class Predictor(Operations):
                 "collect": self.collect,
                 "stop": self.stop,
             },
-            work,
+            work / "runs" / job.run_id,
         )
         self._raw = data / "nnUNet_raw"
         self._job = job

@@ -51,7 +51,7 @@ class Worker(Operations):
                 "train_round": self.train_round,
                 "stop": self.stop,
             },
-            work,
+            self._run,
         )
 
     def describe(self, _: Message) -> Message:
