@@ -69,6 +69,7 @@ class Predictor(Operations):
         predictions: Predictions,
         models: Path | None,
     ) -> None:
+        self._run = work / "runs" / job.run_id
         super().__init__(
             {
                 "describe": self.describe,
@@ -77,14 +78,13 @@ class Predictor(Operations):
                 "collect": self.collect,
                 "stop": self.stop,
             },
-            work / "runs" / job.run_id,
+            self._run,
         )
         self._raw = data / "nnUNet_raw"
         self._job = job
         self._minimum_cases = minimum_cases
         self._predictions = predictions
         self._models = models
-        self._run = work / "runs" / job.run_id
         self._ready: _Ready | None = None
 
     def describe(self, _: Message) -> Message:
