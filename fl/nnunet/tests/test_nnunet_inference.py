@@ -310,7 +310,6 @@ def test_a_spawned_site_predicts_what_direct_calls_do(
     ("payload", "code", "named"),
     [
         ({"fold_id": 2}, "fold-missing", "fold_id"),
-        ({"checkpoint_name": "checkpoint_best.pth"}, "checkpoint-missing", "checkpoint_name"),
         ({"checkpoint_path": "Dataset009_other"}, "model-missing", "checkpoint_path"),
         ({"checkpoint_path": "../elsewhere"}, "path-leads-out", "checkpoint_path"),
         ({"checkpoint_path": "/etc"}, "path-leads-out", "checkpoint_path"),
@@ -323,6 +322,21 @@ def test_what_a_site_cannot_do_is_told_with_the_field(federation: Federation, pa
     with pytest.raises(SitesFailed, match=named) as failed:
         federation.infer(job(**payload))
     assert {failure.code for failure in failed.value.failures.values()} == {code}
+
+
+@pytest.mark.requirement("NNU-7")
+def test_the_best_round_predicts_where_a_model_has_one_and_its_lack_is_told_where_it_has_none(
+    data: dict[str, Path], models: Path, predicted: Predicted, tmp_path: Path
+):
+    asked = job(checkpoint_name="checkpoint_best.pth")
+    there = Federation(data, tmp_path / "best", models)
+    assert Predicted(there, there.infer(asked)).masks("UCLH") == predicted.masks("UCLH"), "the one round is the best"
+    without = shutil.copytree(models, tmp_path / "models")
+    for file in without.rglob("checkpoint_best.pth"):
+        file.unlink()
+    with pytest.raises(SitesFailed, match="checkpoint_name") as failed:
+        Federation(data, tmp_path / "none", without).infer(asked)
+    assert {failure.code for failure in failed.value.failures.values()} == {"checkpoint-missing"}
 
 
 @pytest.mark.requirement("NNU-7")
