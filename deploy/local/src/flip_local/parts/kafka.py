@@ -164,7 +164,8 @@ def format_storage(downloads: Path, node: Node) -> None:
     if (node.folder / "data" / "meta.properties").exists():
         return
     cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    tool = ("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(node.properties), "--standalone")
+    identity = f"--cluster-id={cluster}"  # one that begins with "-" would be taken for an option of its own
+    tool = ("kafka.tools.StorageTool", "format", identity, "-c", str(node.properties), "--standalone")
     subprocess.run(java(downloads, node.logging, *tool), check=True, stdout=subprocess.DEVNULL)
 
 
