@@ -1,93 +1,107 @@
-"""What a federation learns beside what the pooled data would have taught, on the same number of steps.
+"""What a federation learns beside what the pooled data would have taught: the demo's data, the same number of steps.
 
-    .local/trainer-flare/bin/python bench/federated_dice.py
+    .local/venv/bin/python -m bench.federated_dice
 
-Trains twice over the local harness: two sites, and one site that holds the data of both. Then both models predict cases
-that neither saw, and the mean Dice of each structure is printed with the difference, which is wanted to be 0.02 at
-most. The training must be long enough to converge: before that the mean of two sites' weights is far ahead of what one
-site has learned.
+Trains twice over the local harness, which comes to the weights of a net bit for bit: the demo's two Trusts, and one
+site that holds the data of both. Plain nnU-Net then predicts the demo's held-out cases with each, and the mean Dice of
+each structure is printed, with the difference. The training must be long enough to converge: before that, one site has
+learned more than the mean of two.
 """
 
-import argparse
 import json
-import shutil
-import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from statistics import mean
+from typing import Annotated, Any
 
-from federated_data import write_data
-from flip_nnunet.federation import federate
-from flip_nnunet.inference import infer
-from flip_nnunet.job import InferenceJob, Job
-from flip_nnunet.local import LocalSites
-from flip_nnunet.payload import DEMO
-from flip_nnunet.store import FolderStore
+import typer
+from flip_local.data.images import STRUCTURES, read_hemisphere, volume, write_nifti
+from flip_local.data.people import hospital, patients
+from flip_local.data.source import templates
+from flip_local.held_out import mean_dice, predict, unpack
+from flip_local.layout import Layout
+from flip_local.services import SMALL_MACHINE
 
-NAME = "Dataset001_bench"
+from bench.federated import CONTENDERS, train
+
+NAME, DATASET_ID = "Dataset001_bench", 1
 MOST = 0.02
-SEEN = {"KCH": 1, "UCLH": 2}
-UNSEEN = (3, 4)
-UNSEEN_CASES = 4
+POOLED = "ALL"
 
 
-def train(data: dict[str, Path], work: Path, rounds: int, iterations: int) -> Path:
-    """Train over the sites; returns the results."""
-    payload = {"mode": "training", "num_rounds": rounds, "dataset_id": 1, "model_configuration": "2d", "device": "cpu"}
-    profile = {**DEMO.model_dump(), "name": "bench", "iterations_per_epoch": iterations}
-    record = {"run_id": "bench", "dataset_name": NAME, "payload": payload, "profile": profile, "seed": 1}
-    asked = Job.model_validate(record)
-    with LocalSites(data, work, asked, minimum_cases=1) as sites:
-        return federate(sites, asked, FolderStore(work / "hub"), lambda _: None).results.archive
+def write_trust(trust: str, parts: Path, training: Path, held_out: Path) -> None:
+    """Add the Trust's cases, as the demo draws them, to a data set of nnU-Net's and to the held-out ones."""
+    at = hospital(trust)
+    hemisphere = read_hemisphere(templates(parts), at.side)
+    for patient in patients(trust):
+        scan = volume(hemisphere, at, patient.number)
+        images, labels = ("images", "labels") if patient.held_out else ("imagesTr", "labelsTr")
+        folder = held_out if patient.held_out else training
+        for place, values, ending in ((images, scan.image, "_0000.nii.gz"), (labels, scan.label, ".nii.gz")):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            write_nifti(folder / place / f"{patient.case}{ending}", values, scan.affine)
+    if training.exists():
+        description = {
+            "channel_names": {"0": "MRI"},
+            "labels": {"background": 0, **{name: value for value, name in STRUCTURES.items()}},
+            "numTraining": len(list((training / "labelsTr").iterdir())),
+            "file_ending": ".nii.gz",
+        }
+        (training / "dataset.json").write_text(json.dumps(description))
 
 
-def dice_of(results: Path, data: Path, work: Path) -> dict[str, float]:
-    """The mean Dice of each structure over the cases in `data`."""
+def job_of(rounds: int, seed: int) -> dict[str, Any]:
+    """The demo's job, for so many rounds."""
     payload = {
-        "mode": "inference",
-        "checkpoint_path": "run:bench",
-        "dataset_subdirs": {"1": "imagesTr"},
+        "mode": "training",
+        "num_rounds": rounds,
+        "dataset_id": DATASET_ID,
+        "model_configuration": "2d",
         "device": "cpu",
     }
-    record = {"run_id": "unseen", "payload": payload, "profile": DEMO.model_dump()}
-    asked = InferenceJob.model_validate(record)
-    (work / "hub").mkdir(parents=True)
-    shutil.copyfile(results, work / "hub" / "earlier.zip")
-    events: list[dict[str, Any]] = []
-    with LocalSites({"TEST": data}, work, asked, minimum_cases=1) as sites:
-        infer(sites, asked, FolderStore(work / "hub"), events.append)
-    [predicted] = [event for event in events if event["kind"] == "predicted"]
-    return {name: dice["mean"] for name, dice in predicted["sites"]["TEST"]["scores"]["dice"].items()}
+    return {"run_id": "bench", "dataset_name": NAME, "seed": seed, "payload": payload, "profile": SMALL_MACHINE}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Dice of federated beside pooled training.")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--iterations", type=int, default=60, help="iterations of a round, at each site")
-    parser.add_argument("--cases", type=int, default=6, help="cases of each site")
-    given = parser.parse_args()
+def dice_of(data: Mapping[str, Path], job: dict[str, Any], held_out: Path, folder: Path) -> Mapping[str, float]:
+    """Train over these sites and predict the held-out cases; the mean Dice of each structure."""
+    local, layout = CONTENDERS[0], Layout()
+    train(local, job, {site: str(place) for site, place in data.items()}, folder / "work")
+    [results] = (folder / "work" / "hub" / "results").glob("*.zip")
+    predictions = folder / "predictions"
+    predictions.mkdir()
+    predict(layout, unpack(results, folder), DATASET_ID, held_out / "images", predictions)
+    return mean_dice(predictions, held_out / "labels")
+
+
+def main(
+    *,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each site trains an epoch in each of them.")] = 60,
+    seeds: Annotated[int, typer.Option(min=1, help="How often both are trained, each time with another seed.")] = 1,
+) -> None:
+    """Take the figures and print them."""
+    layout = Layout()
     with tempfile.TemporaryDirectory(prefix="flip-bench-") as temporary:
         folder = Path(temporary)
-        for site, seed in SEEN.items():
-            write_data(folder / site, NAME, seed, given.cases)
-            write_data(folder / "pooled", NAME, seed, given.cases)
-        for seed in UNSEEN:
-            write_data(folder / "unseen", NAME, seed, UNSEEN_CASES)
-        contenders = {"federated": {site: folder / site for site in SEEN}, "pooled": {"ALL": folder / "pooled"}}
-        dice = {
-            name: dice_of(
-                train(data, folder / f"train-{name}", given.rounds, given.iterations),
-                folder / "unseen",
-                folder / f"test-{name}",
-            )
-            for name, data in contenders.items()
-        }
-    apart = {name: abs(dice["federated"][name] - dice["pooled"][name]) for name in dice["pooled"]}
-    steps = given.rounds * given.iterations
-    told = {"steps": steps, **dice, "apart": apart, "wanted": MOST, "met": max(apart.values()) <= MOST}
-    json.dump(told, sys.stdout, indent=1)
-    sys.stdout.write("\n")
+        for trust in layout.trusts:
+            for site in (trust, POOLED):
+                write_trust(trust, layout.downloads, folder / site / "nnUNet_raw" / NAME, folder / "held-out")
+        sites = {"federated": {trust: folder / trust for trust in layout.trusts}, "pooled": {POOLED: folder / POOLED}}
+        found: dict[str, list[Mapping[str, float]]] = {name: [] for name in sites}
+        for seed in range(1, seeds + 1):
+            for name, data in sites.items():
+                place = folder / f"{name}-{seed}"
+                place.mkdir()
+                found[name].append(dice_of(data, job_of(rounds, seed), folder / "held-out", place))
+                typer.echo(f"seed {seed}, {name}: {json.dumps(found[name][-1])}")
+    dice = {
+        name: {structure: mean(each[structure] for each in of) for structure in of[0]} for name, of in found.items()
+    }
+    apart = {structure: dice["federated"][structure] - dice["pooled"][structure] for structure in dice["pooled"]}
+    typer.echo(
+        json.dumps({"rounds": rounds, **dice, "federated over pooled": apart, "wanted": f"within {MOST}"}, indent=1)
+    )
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
