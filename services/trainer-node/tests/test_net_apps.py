@@ -26,12 +26,13 @@ RUN = RunAssigned(
     files=FILES,
     query_digest="d" * 64,
 )
-PROFILE, COHORTS = {"name": "full"}, {"KCH": "c" * 64}
+TERMS = domain.Terms(profile={"name": "full"}, patience={"factor": 3})
+COHORTS = {"KCH": "c" * 64}
 
 
 @pytest.mark.requirement("FILE-6")
 def test_an_apps_job_says_its_files_its_query_and_its_cohorts_by_their_digests() -> None:
-    assert domain.job_record(RUN, PROFILE, COHORTS) == {
+    assert domain.job_record(RUN, TERMS, COHORTS) == {
         "kind": "app",
         "framework": "flower",
         "run_id": str(RUN.run_id),
@@ -39,6 +40,7 @@ def test_an_apps_job_says_its_files_its_query_and_its_cohorts_by_their_digests()
         "query": "d" * 64,
         "files": FILES,
         "cohorts": COHORTS,
+        "patience": TERMS.patience,
         "seed": 1,
         "local_rounds": 4,
         "starting_round": 0,
@@ -51,7 +53,7 @@ def test_an_app_that_resumes_starts_behind_its_last_round_with_the_trusts_that_i
     resumed = RUN.model_copy(
         update={"checkpoint": Checkpoint(round=3, object="o", digest="e" * 64), "minimum_trusts": 1}
     )
-    record = domain.job_record(resumed, PROFILE, COHORTS)
+    record = domain.job_record(resumed, TERMS, COHORTS)
     assert (record["starting_round"], record["minimum_sites"]) == (4, 1)
 
 

@@ -21,7 +21,7 @@ PAYLOAD = {
     "num_rounds": 9,
     "starting_fed_round": 0,
 }
-TERMS = {"profile": {"name": "full"}, "patience": {"factor": 3}}
+TERMS = domain.Terms(profile={"name": "full"}, patience={"factor": 3})
 RUN = RunAssigned(
     run_id=RunId(UUID(int=1)),
     project_id=ProjectId(UUID(int=2)),
@@ -140,7 +140,8 @@ def test_a_prediction_is_handed_over_as_it_was_asked_for() -> None:
         "run_id": str(PREDICTION.run_id),
         "payload": PREDICTION.payload,
         "cohorts": {"KCH": DIGEST},
-        **TERMS,
+        "profile": TERMS.profile,
+        "patience": TERMS.patience,
     }
     assert domain.dataset_of(PREDICTION.payload) == "Dataset031_FLIP"
     assert domain.results_name(PREDICTION) == f"Dataset031_FLIP_predictions_{PREDICTION.run_id}.zip"

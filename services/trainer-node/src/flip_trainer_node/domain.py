@@ -255,15 +255,20 @@ def results_name(assigned: RunAssigned) -> str:
     return f"{dataset_of(payload)}_{done}_{assigned.run_id}.zip"
 
 
-def job_record(assigned: RunAssigned, terms: Mapping[str, Any], cohorts: Mapping[TrustCode, Sha256]) -> dict[str, Any]:
-    """What is trained or predicted, as `flip_nnunet.job.read_job` or, of an app, `flip_apps.job.AppJob` reads it.
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a net says of its jobs: nnU-Net's compute profile, and how long it waits for a Trust that does not answer."""
 
-    `terms` are the net's for every job; nnU-Net's profile is nothing to an app.
-    """
-    common = {"run_id": str(assigned.run_id), "cohorts": dict(cohorts), **terms}
+    profile: Mapping[str, Any]
+    patience: Mapping[str, float]
+
+
+def job_record(assigned: RunAssigned, terms: Terms, cohorts: Mapping[TrustCode, Sha256]) -> dict[str, Any]:
+    """What is trained or predicted, as `flip_nnunet.job.read_job` or, of an app, `flip_apps.job.AppJob` reads it."""
+    common = {"run_id": str(assigned.run_id), "cohorts": dict(cohorts), "patience": dict(terms.patience)}
     if is_app(assigned.payload):
-        del common["profile"]
         return common | _app(assigned)
+    common["profile"] = dict(terms.profile)
     return common | ({"payload": assigned.payload} if predicts(assigned.payload) else _training(assigned))
 
 

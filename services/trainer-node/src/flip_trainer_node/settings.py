@@ -12,6 +12,7 @@ from flip_contracts.scheduler import Resources
 from pydantic import Field, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from flip_trainer_node.domain import Terms
 from flip_trainer_node.runtimes import RUNTIMES, Runtime
 
 
@@ -72,9 +73,9 @@ class ControllerSettings(NodeSettings):
     """What the net has for a run at each Trust, as JSON; at a Trust that is not named nothing is matched."""
 
     @property
-    def terms(self) -> Mapping[str, Any]:
-        """What the net says of every job."""
-        return {"profile": self.compute_profile, "patience": self.patience}
+    def terms(self) -> Terms:
+        """What the net says of its jobs."""
+        return Terms(self.compute_profile, self.patience)
 
     @model_validator(mode="after")
     def _has_trusts(self) -> Self:
