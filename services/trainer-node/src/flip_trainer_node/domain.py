@@ -257,7 +257,7 @@ def results_name(assigned: RunAssigned) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a net says of its jobs: nnU-Net's compute profile, and how long it waits for a Trust that does not answer."""
+    """What a net says of its jobs: nnU-Net's compute profile, and how long it waits for a silent Trust."""
 
     profile: Mapping[str, Any]
     patience: Mapping[str, float]
