@@ -1,3 +1,4 @@
+from datetime import UTC, datetime, timedelta
 from functools import reduce
 from uuid import UUID
 
@@ -34,6 +35,7 @@ RUN = RunAssigned(
     trusts=frozenset(TRUSTS),
     payload=PAYLOAD,
 )
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 READY = TrustPreparedRun(run_id=RUN.run_id, project_id=RUN.project_id, attempt=2, cases=12, dataset_digest=DIGEST)
 
 MOVES = st.lists(
@@ -48,7 +50,7 @@ MOVES = st.lists(
 def moved(attempt: Attempt, move: str, trust: str) -> list[Message]:
     match move:
         case "prepared":
-            events = domain.note_prepared(attempt, trust, READY)
+            events = domain.note_prepared(attempt, trust, READY, NOON)
         case "submit":
             events = domain.submit(attempt, "job", {}) if attempt.is_prepared else []
         case "close":
@@ -60,7 +62,7 @@ def moved(attempt: Attempt, move: str, trust: str) -> list[Message]:
         case "refuse":
             events = domain.refuse(attempt, trust, "too-few-cases")
         case "lose":
-            events = domain.lose_worker(attempt, trust)
+            events = domain.lose_worker(attempt, trust, NOON)
         case _:
             events = domain.settle(attempt)
     return events
@@ -147,12 +149,24 @@ def test_a_prediction_is_handed_over_as_it_was_asked_for() -> None:
     assert domain.results_name(PREDICTION) == f"Dataset031_FLIP_predictions_{PREDICTION.run_id}.zip"
 
 
+@pytest.mark.requirement("RUN-3")
+@pytest.mark.parametrize(("said_at", "outcome"), [(NOON - timedelta(seconds=1), "running"), (NOON, "closing")])
+def test_a_worker_that_began_before_it_was_ready_for_the_attempt_has_lost_nothing_of_it(
+    said_at: datetime, outcome: str
+) -> None:
+    attempt = reduce(domain.evolve, domain.take(Attempt(), RUN), Attempt())
+    for trust in TRUSTS:
+        attempt = reduce(domain.evolve, domain.note_prepared(attempt, trust, READY, NOON), attempt)
+    attempt = reduce(domain.evolve, domain.submit(attempt, "job", {}), attempt)
+    assert reduce(domain.evolve, domain.lose_worker(attempt, "KCH", said_at), attempt).status == outcome
+
+
 @pytest.mark.requirement("FILE-6")
 def test_the_job_says_which_cohort_each_trust_prepared() -> None:
     attempt = reduce(domain.evolve, domain.take(Attempt(), RUN), Attempt())
     frozen = READY.model_copy(update={"cohort_digest": "c" * 64})
     for trust, report in (("KCH", frozen), ("UCLH", READY)):
-        attempt = reduce(domain.evolve, domain.note_prepared(attempt, trust, report), attempt)
+        attempt = reduce(domain.evolve, domain.note_prepared(attempt, trust, report, NOON), attempt)
     assert attempt.cohorts == {"KCH": "c" * 64}
     assert domain.job_record(RUN, TERMS, attempt.cohorts)["cohorts"] == {"KCH": "c" * 64}
 

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from flip_contracts.base import Event, ReasonCode, Sha256, Topic, TrustCode
 from flip_contracts.scheduler import RunAssigned
+from pydantic import AwareDatetime
 
 ATTEMPT = Topic(
     "flip.trainer-node.attempt",
@@ -22,13 +23,14 @@ class AttemptTaken(Event, topic=ATTEMPT, version=1):
 
 
 class TrustPrepared(Event, topic=ATTEMPT, version=1):
-    """A Trust's data set is ready."""
+    """A Trust's data set is ready. `said_at` is when the Trust said so, by its own clock."""
 
     attempt_id: str
     trust: TrustCode
     cases: int
     dataset_digest: Sha256
     cohort_digest: Sha256 | None = None
+    said_at: AwareDatetime | None = None
 
 
 class JobSubmitted(Event, topic=ATTEMPT, version=1):

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Literal
 
 from flip_chassis.aggregate import Aggregate
@@ -96,7 +97,7 @@ def prepare(assigned: RunAssigned) -> PrepareRun:
     )
 
 
-def note_prepared(attempt: Attempt, trust: TrustCode, report: TrustPreparedRun) -> list[Message]:
+def note_prepared(attempt: Attempt, trust: TrustCode, report: TrustPreparedRun, said_at: datetime) -> list[Message]:
     """A Trust of the run is ready; once, and only while the attempt waits for it."""
     if attempt.status != "preparing" or trust not in attempt.run.trusts or trust in attempt.prepared:
         return []
@@ -107,6 +108,7 @@ def note_prepared(attempt: Attempt, trust: TrustCode, report: TrustPreparedRun) 
             cases=report.cases,
             dataset_digest=report.dataset_digest,
             cohort_digest=report.cohort_digest,
+            said_at=said_at,
         )
     ]
 
@@ -132,9 +134,16 @@ def refuse(attempt: Attempt, trust: TrustCode, reason: ReasonCode) -> list[Messa
     return close(attempt, "failed", reason, f"{trust} can't take part: {reason}.")
 
 
-def lose_worker(attempt: Attempt, trust: TrustCode) -> list[Message]:
-    """A Trust's worker began anew: what it trained is gone, what it prepared is not."""
+def lose_worker(attempt: Attempt, trust: TrustCode, said_at: datetime) -> list[Message]:
+    """A Trust's worker began anew: what it trained is gone, what it prepared is not.
+
+    One that began before it was ready for this attempt has lost nothing of it; the word of it came late. Both times are
+    the Trust's own.
+    """
     if attempt.status != "running" or trust not in attempt.run.trusts:
+        return []
+    ready_at = attempt.prepared[trust].said_at
+    if ready_at is not None and said_at < ready_at:
         return []
     return close(attempt, "interrupted", "worker-restarted", f"The worker at {trust} began anew.")
 

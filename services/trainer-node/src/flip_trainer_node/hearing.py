@@ -1,5 +1,7 @@
 """What a net's controller hears at the hub, and the projections of what it keeps to itself."""
 
+from datetime import datetime
+
 from flip_chassis.access import user_handlers
 from flip_chassis.database import Connection
 from flip_chassis.handlers import Handler, projection, reaction, trust_of
@@ -61,7 +63,7 @@ async def note_prepared(event: TrustPreparedRun, work: Work, said: Envelope) -> 
     trust = trust_of(said)
     async with store.deciding(work.db):
         async with work.on(ATTEMPTS, attempt_id(event.run_id, event.attempt)) as it:
-            it.record(*domain.note_prepared(it.state, trust, event))
+            it.record(*domain.note_prepared(it.state, trust, event, said.time))
         if it.recorded:
             await work.say(
                 RunPrepared(
@@ -134,7 +136,7 @@ def handlers(net: NetName) -> tuple[Handler, ...]:
 
     async def note_new_worker(event: WorkerStarted, work: Work, said: Envelope) -> None:
         if event.net == net:
-            await _lose_worker(work, trust_of(said))
+            await _lose_worker(work, trust_of(said), said.time)
 
     return (*user_handlers, *projections, *reactions, reaction(take_run), reaction(note_new_worker))
 
@@ -152,11 +154,11 @@ async def _take(work: Work, event: RunAssigned) -> None:
             await work.say(domain.prepare(event), to=trust)
 
 
-async def _lose_worker(work: Work, trust: TrustCode) -> None:
+async def _lose_worker(work: Work, trust: TrustCode, said_at: datetime) -> None:
     async with store.deciding(work.db):
         row = await store.open_attempt(work.db)
         if row is not None:
-            await decide(work, row["attempt_id"], lambda now: domain.lose_worker(now, trust))
+            await decide(work, row["attempt_id"], lambda now: domain.lose_worker(now, trust, said_at))
 
 
 async def _close(work: Work, run_id: RunId, attempt: int, outcome: domain.Outcome, reason: str) -> None:
