@@ -204,9 +204,9 @@ def twins() -> Twins:
     return Twins()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def kits(framework: Framework, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The kits of a net of its own; its server listens on ports that were free."""
+    """The kits of a net of the test's own; its server listens on ports that were free."""
     folder = tmp_path_factory.mktemp("kits")
     python, module = Layout().trainer_python(framework), RUNTIMES[framework].module("provision")
     command = (python, *module, "--net", "net1", "--trusts", ",".join(TRUSTS), "--port", str(free_port()))
