@@ -20,13 +20,15 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import os
+import signal
 import ssl
+import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -44,13 +46,25 @@ _DEFAULT_PORT_BASE = "28500"
 # ruff: noqa: PLC0415
 
 
-def pytest_configure() -> None:
-    """Have errors logged as Python prints them: with every local beside it, structlog's own way, one takes a second."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Have errors logged as Python prints them: with every local beside it, structlog's own way, one takes a second.
+
+    And have a SIGTERM end the run as Ctrl+C does: a service within a test asks its process to stop when it can't go on,
+    and what it logged of the reason is shown.
+    """
     import structlog
 
+    signal.signal(signal.SIGTERM, lambda _number, _frame: _interrupt(config))
     *processors, _ = structlog.get_config()["processors"]
     renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*processors, renderer])
+
+
+def _interrupt(config: pytest.Config) -> NoReturn:
+    if capturing := config.pluginmanager.getplugin("capturemanager"):
+        capturing.suspend_global_capture(in_=True)
+        sys.stderr.writelines(capturing.read_global_capture())
+    raise KeyboardInterrupt
 
 
 def layout_for_tests() -> Layout:
