@@ -61,7 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _interrupt(config: pytest.Config) -> NoReturn:
-    if capturing := config.pluginmanager.getplugin("capturemanager"):
+    capturing: Any = config.pluginmanager.getplugin("capturemanager")
+    if capturing:
         capturing.suspend_global_capture(in_=True)
         sys.stderr.writelines(capturing.read_global_capture())
     raise KeyboardInterrupt
