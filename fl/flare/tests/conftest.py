@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from flip_flare.testing import LocalNet
 
+pytest.register_assert_rewrite("flip_nnunet.testing.net_suite", "flip_nnunet.testing.driver_suite")
+
 
 @pytest.fixture(scope="session")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalNet]:

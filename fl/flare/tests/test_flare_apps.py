@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from flip_apps.testing import app_job, files_of, give_files, write_project
-from flip_flare.testing import TRUSTS, LocalNet, wait_until
+from flip_flare.testing import LocalNet
+from flip_nnunet.testing.local_net import TRUSTS, wait_until
 
 pytestmark = pytest.mark.parts
 
@@ -46,7 +47,7 @@ def test_an_app_of_executors_trains_and_every_model_is_validated_at_every_trust(
     points = {(line["site"], line["name"], line["axis"], line["x"]) for line in told if line["kind"] == "metric"}
     assert {(site, "TRAIN_LOSS", "epoch", 6.0) for site in TRUSTS} <= points
     assert {(site, "VAL_DICE", "round", 1.0) for site in TRUSTS} <= points
-    wait_until(lambda: not net.trainers(), "nothing left of the run")
+    wait_until(lambda: not net.of_runs(), "nothing left of the run")
 
 
 @pytest.mark.requirement("RUN-10")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from flip_apps.testing import app_job, files_of, give_files, write_project
-from flip_flower.testing import TRUSTS, LocalNet, wait_until
+from flip_flower.testing import LocalNet
+from flip_nnunet.testing.local_net import TRUSTS, wait_until
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "segmentation-flower"
 STUDIES = 4
@@ -37,4 +38,4 @@ def test_an_app_without_a_server_app_trains_and_is_evaluated_at_every_trust_each
         site: ["SRV_FL_global_model.pt"] for site in TRUSTS
     }
     assert all(found[site]["SRV_FL_global_model.pt"]["VAL_DICE"] > 0.5 for site in TRUSTS)
-    wait_until(lambda: not net.trainers(), "nothing left of the run")
+    wait_until(lambda: not net.of_runs(), "nothing left of the run")

@@ -1,71 +1,18 @@
-"""The driver answers everything it is given, with a code for what it cannot do."""
+"""The driver of Flower nets."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pytest
 from flip_flower.kit import Net
 from flip_flower.provision import Plan, provision
+from flip_nnunet.testing.driver_suite import DriverSuite
 
 NOBODY_LISTENS = 30599
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
-    """A driver of a net whose server is down."""
-    folder = tmp_path_factory.mktemp("down")
-    provision(Plan(Net("net1", "localhost", NOBODY_LISTENS - 1, NOBODY_LISTENS), ("KCH",)), folder)
-    command = [sys.executable, "-m", "flip_flower.driver", "--admin-kit", str(folder / "admin")]
-    process = subprocess.Popen(
-        [*command, "--jobs", str(folder / "jobs")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    yield process
-    assert process.stdin is not None
-    process.stdin.close()
-    assert process.wait(10) == 0
+class TestFlowerDriver(DriverSuite):
+    package = "flip_flower"
 
-
-def answer(driver: subprocess.Popen[str], line: str) -> dict[str, Any]:
-    assert driver.stdin is not None
-    assert driver.stdout is not None
-    driver.stdin.write(line + "\n")
-    driver.stdin.flush()
-    return json.loads(driver.stdout.readline())
-
-
-@pytest.mark.parametrize(
-    ("line", "named"),
-    [
-        ("not json", "Expecting value"),
-        ("[1]", "dictionary"),
-        ('{"op": "reboot"}', "reboot"),
-        ('{"op": "status"}', "job"),
-        ('{"op": "status", "job": "x", "force": true}', "force"),
-        ('{"op": "submit", "run_id": "r", "attempt": 1, "trusts": ["KCH"], "run_folder": "/r", "job": {}}', "run_id"),
-    ],
-)
-def test_a_malformed_request_is_refused_by_code_and_the_driver_goes_on(
-    driver: subprocess.Popen[str], line: str, named: str
-):
-    reply = answer(driver, line)
-    assert reply["ok"] is False
-    assert reply["error"]["code"] == "request-invalid"
-    assert named in reply["error"]["detail"]
-
-
-def test_a_net_that_is_down_is_said_so_and_the_reply_repeats_the_id(driver: subprocess.Popen[str]):
-    reply = answer(driver, '{"id": "q7", "op": "connected"}')
-    assert (reply["id"], reply["ok"], reply["error"]["code"]) == ("q7", False, "net-unreachable")
-
-
-def test_a_folder_that_is_no_admin_kit_is_refused(tmp_path: Path):
-    command = [sys.executable, "-m", "flip_flower.driver", "--admin-kit", str(tmp_path), "--jobs", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "--admin-kit" in done.stderr
+    def make_kits(self, folder: Path) -> None:
+        provision(Plan(Net("net1", "localhost", NOBODY_LISTENS - 1, NOBODY_LISTENS), ("KCH",)), folder)

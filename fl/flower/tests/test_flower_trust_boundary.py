@@ -13,7 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flip_flower.kit import AUTHORITY_CERTIFICATE, KEY, Net
-from flip_flower.testing import TRUSTS, LocalNet
+from flip_flower.testing import LocalNet
+from flip_nnunet.testing.local_net import TRUSTS
 
 pytestmark = pytest.mark.parts
 

@@ -1,0 +1,1 @@
+"""Tests that every framework's binding has to pass, over a net of its own on one machine."""
