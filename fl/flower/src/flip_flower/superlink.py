@@ -18,6 +18,7 @@ from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
+from flwr.supercore.constant import NodeStatus
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -51,7 +52,9 @@ def serve(kit: Path) -> None:
     net = Net.read(kit)
     config = _config(kit, net)
     app = create_app(config, SuperLinkLifespan)
-    register_trusts(kit, app.state.linkstate_factory.state())
+    state = app.state.linkstate_factory.state()
+    register_trusts(kit, state)
+    forget_connections(state)
     app.add_middleware(FleetOnly, port=net.port)
     server = uvicorn.Server(
         uvicorn.Config(app, ssl_keyfile=config.ssl_keyfile, ssl_certfile=config.ssl_certfile, access_log=False)
@@ -67,6 +70,12 @@ def register_trusts(kit: Path, state: LinkState) -> None:
         key = path.read_bytes()
         if state.get_node_id_by_public_key(key) is None:
             state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0, name=path.stem)
+
+
+def forget_connections(state: LinkState) -> None:
+    """Count a node as connected only once it has spoken to this process: the database remembers those of the last."""
+    for node in state.get_node_info(statuses=[NodeStatus.ONLINE]):
+        state.deactivate_node(node.node_id)
 
 
 def _config(kit: Path, net: Net) -> SuperLinkLifespanConfig:

@@ -87,11 +87,12 @@ class LocalNet(ABC):
         self.wait_for_sites()
 
     def wait_for_sites(self) -> None:
-        def all_connected() -> bool:
-            reply = self.send(op="connected")
-            return reply["ok"] and reply["result"]["sites"] == sorted(TRUSTS)
+        wait_until(lambda: self.connected() == sorted(TRUSTS), "both sites connected")
 
-        wait_until(all_connected, "both sites connected")
+    def connected(self) -> list[str]:
+        """The sites that the server counts as connected; none while it doesn't answer."""
+        reply = self.send(op="connected")
+        return reply["result"]["sites"] if reply["ok"] else []
 
     def __enter__(self) -> Self:
         return self

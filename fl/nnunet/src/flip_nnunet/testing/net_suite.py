@@ -224,6 +224,16 @@ class NetSuite(ABC):
             (2, 1),
         ]
 
+    @pytest.mark.requirement("RUN-3")
+    def test_a_site_that_left_while_the_server_was_away_does_not_count_as_connected(self, net: LocalNet):
+        net.kill("server")
+        net.kill("KCH")
+        net.start("server")
+        seen = wait_until(net.connected, "any site connected")
+        assert seen == ["UCLH"]
+        net.start("KCH")
+        net.wait_for_sites()
+
 
 def assert_finished_as(net: LocalNet, run_id: str, reference: dict[str, Any]) -> None:
     last = ending(net, run_id)
