@@ -173,6 +173,24 @@ async def test_a_trust_whose_cohort_is_not_frozen_or_too_small_takes_no_part(tru
 
 
 @pytest.mark.requirement("RUN-3")
+@pytest.mark.requirement("RUN-9")
+async def test_what_can_not_be_read_or_written_is_refused_and_the_next_run_is_prepared(trust: Trust) -> None:
+    await trust.freeze_cohort()
+    trust.write_project(10)
+    no_folder = RunId(uuid7())
+    (trust.folder / "work" / "runs").mkdir(parents=True)
+    (trust.folder / "work" / "runs" / str(no_folder)).touch()
+    run_id = RunId(uuid7())
+    async with trust.running():
+        await trust.ask_to_prepare(RunId(uuid7()), payload={"mode": "training"})
+        await trust.ask_to_prepare(no_folder)
+        await trust.ask_to_prepare(run_id)
+        assert [prepared.run_id for prepared in await trust.reports(TrustPreparedRun)] == [run_id]
+        refused = await trust.reports(TrustRefusedRun, 2)
+    assert [report.reason for report in refused] == ["unexpected-error"] * 2
+
+
+@pytest.mark.requirement("RUN-3")
 async def test_what_was_asked_while_the_worker_was_away_is_done_when_it_is_back(trust: Trust) -> None:
     await trust.freeze_cohort()
     trust.write_project(10)

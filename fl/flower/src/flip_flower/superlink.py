@@ -14,11 +14,11 @@ from pathlib import Path
 import uvicorn
 from flwr.common.constant import ISOLATION_MODE_SUBPROCESS, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, TRANSPORT_TYPE_GRPC_RERE
 from flwr.server.superlink.linkstate import LinkState
+from flwr.supercore.constant import NodeStatus
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
-from flwr.supercore.constant import NodeStatus
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 

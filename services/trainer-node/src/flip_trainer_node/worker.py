@@ -34,8 +34,8 @@ _COHORT_PATIENCE_S = 10.0
 _TRAINERS_OWN = ".site"
 """Where trainers keep what they need, by project, below the folder of prepared runs."""
 
-Preparation = Callable[[Callable[[], bool]], Prepared]
-"""Prepares a run's data, as long as what it is given says to go on. Raises CannotPrepare or NotWanted."""
+GoOn = Callable[[], bool]
+"""Whether what is being prepared is still wanted."""
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class Worker:
         common = {"run_id": command.run_id, "project_id": command.project_id, "attempt": command.attempt}
         try:
             cohort = await self._cohort(command.project_id)
-            prepared = await self._unless_ended(command, self._preparation(command, cohort))
+            prepared = await self._unless_ended(command, cohort)
         except CannotPrepare as refusal:
             log.warning("the Trust can't take part in a run", run_id=str(command.run_id), reason=refusal.reason)
             return TrustRefusedRun(**common, reason=refusal.reason)
@@ -104,8 +104,17 @@ class Worker:
             raise CannotPrepare("cohort-not-frozen")
         return members
 
-    def _preparation(self, command: PrepareRun, cohort: list[Row]) -> Preparation:
-        """How the run's data are prepared."""
+    def _fill(self, command: PrepareRun, cohort: list[Row], go_on: GoOn) -> Prepared:
+        """Prepare the run's data. Raises CannotPrepare, whatever is wrong, or NotWanted."""
+        try:
+            return self._fill_by_mode(command, cohort, go_on)
+        except (CannotPrepare, NotWanted):
+            raise
+        except Exception as error:
+            log.error("a run's data can't be prepared", run_id=str(command.run_id), exc_info=error)
+            raise CannotPrepare("unexpected-error") from error
+
+    def _fill_by_mode(self, command: PrepareRun, cohort: list[Row], go_on: GoOn) -> Prepared:
         project = self.settings.data / "projects" / str(command.project_id)
         run, minimum_cases = self._folder(command.run_id), self.settings.minimum_cases
         if domain.is_app(command.payload):
@@ -114,15 +123,15 @@ class Worker:
             ]
             query = cohort[0]["query_digest"]
             app = app_data.Request(project, command.project_id, run, minimum_cases, query, studies)
-            return lambda go_on: app_data.prepare(app, go_on)
+            return app_data.prepare(app, go_on)
         name, predicts = domain.dataset_of(command.payload), domain.predicts(command.payload)
         request = dataset.Request(project, command.project_id, run, name, minimum_cases, unlabelled=predicts)
-        return lambda go_on: dataset.prepare(request, go_on)
+        return dataset.prepare(request, go_on)
 
-    async def _unless_ended(self, command: PrepareRun, prepare: Preparation) -> Prepared:
+    async def _unless_ended(self, command: PrepareRun, cohort: list[Row]) -> Prepared:
         """Prepare in a thread, which stops between two files when the attempt is to be ended."""
         ended = threading.Event()
-        preparing = asyncio.create_task(asyncio.to_thread(prepare, lambda: not ended.is_set()))
+        preparing = asyncio.create_task(asyncio.to_thread(self._fill, command, cohort, lambda: not ended.is_set()))
         try:
             while not (await asyncio.wait({preparing}, timeout=_RETRY_S))[0]:
                 async with self.stands.working() as work:
