@@ -384,8 +384,10 @@ async def test_an_operator_is_refused_where_nothing_can_be_done_and_nothing_chan
         answer = await world.post(path, body)
         return answer.status_code, answer.json()["code"]
 
-    assert await code(f"{PARKED}/{first['id'] + 1}/retry") == (409, "parked-behind")
-    assert await code(f"{PARKED}/{first['id'] + 1}/discard", {"because": "x"}) == (409, "parked-behind")
+    async with world.stands.pool.acquire() as db:
+        behind = await db.fetchval("SELECT id FROM parked WHERE key = $1 AND kind = 'behind'", str(project))
+    assert await code(f"{PARKED}/{behind}/retry") == (409, "parked-behind")
+    assert await code(f"{PARKED}/{behind}/discard", {"because": "x"}) == (409, "parked-behind")
     assert await code(f"{PARKED}/999999/retry") == (404, "parked-not-found")
     assert await code(f"{PARKED}/retry", {"type": "flip.projects.Nothing.v1"}) == (404, "parked-not-found")
     assert await code(f"{PARKED}/retry", {"topic": PROJECT.name}) == (422, "request-not-valid")
