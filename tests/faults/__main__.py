@@ -6,28 +6,32 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .cases import FAULTS, FRAMEWORKS, STAGES, Case, Outcome, cases, table
+from .cases import FAULTS, FRAMEWORKS, STAGES, Case, Outcome, cases, played_before, table
 from .play import Stack, Stuck
 from .stage import stack
 
 
 def main() -> int:
     asked = _asked()
-    wanted = [case for case in cases() if _is_wanted(case, asked)]
+    outcomes = list(played_before(asked.kept))
+    done = {outcome.case for outcome in outcomes}
+    wanted = [case for case in cases() if _is_wanted(case, asked) and case not in done]
     if os.geteuid() != 0 and any(case.fault == "disk" for case in wanted):
         sys.exit("A full disk takes root, who may make a small one: leave it out by --fault, or be root.")
-    with tempfile.TemporaryDirectory() as folder, stack(Path(folder), {case.framework for case in wanted}) as on:
-        outcomes = [_shown(_outcome(on, case)) for case in wanted]
+    if wanted:
+        outcomes += _play(wanted, asked.kept)
     shown = table(outcomes)
     print(shown)
-    kept = sum(outcome.is_as_promised for outcome in outcomes)
+    promised = sum(outcome.is_as_promised for outcome in outcomes)
     if asked.page:
-        asked.page.write_text(_PAGE.format(table=shown, cases=len(outcomes), kept=kept))
-    return 0 if kept == len(outcomes) else 1
+        asked.page.write_text(_PAGE.format(table=shown, cases=len(outcomes), promised=promised))
+    return 0 if promised == len(outcomes) else 1
 
 
+_KEPT = Path(".local", "faults.jsonl")
 _PAGE = """# Faults
 
 Written by `make faults`. A run of three rounds over two Trusts on the local stack, and one fault at each of its stages:
@@ -39,11 +43,21 @@ Written by `make faults`. A run of three rounds over two Trusts on the local sta
 * one Trust answers with NaN, by another plan, in another shape, for an older round, or nothing at all, from its second
   round on. The run needs one Trust at least: it goes on without the answer, and says why.
 
-Training is disturbed after its first complete round, so that there is one to go on from. {cases} cases; {kept} came
+Training is disturbed after its first complete round, so that there is one to go on from. {cases} cases; {promised} came
 out as promised: the run finished, or failed with the full disk as its reason. In each of them the net was free again
 and no process of the run was left; the next case is played on the same net.
 
 {table}"""
+
+
+def _play(wanted: Sequence[Case], keep_in: Path) -> Iterator[Outcome]:
+    keep_in.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, stack(Path(folder), {case.framework for case in wanted}) as on:
+        for case in wanted:
+            outcome = _shown(_outcome(on, case))
+            with keep_in.open("a") as kept:
+                kept.write(outcome.line())
+            yield outcome
 
 
 def _outcome(on: Stack, case: Case) -> Outcome:
@@ -67,6 +81,12 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--framework", choices=FRAMEWORKS)
     parser.add_argument("--fault", choices=FAULTS, action="append", help="one of them or more; all if none is named")
     parser.add_argument("--stage", choices=STAGES)
+    parser.add_argument(
+        "--kept",
+        type=Path,
+        default=_KEPT,
+        help="where outcomes are kept; what an earlier call played isn't played again",
+    )
     parser.add_argument("--page", type=Path, help="where the table is written")
     return parser.parse_args()
 

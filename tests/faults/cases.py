@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Literal, get_args
 
 from flip_contracts.projects import Framework
+from pydantic import TypeAdapter
 
 Killed = Literal["controller", "server", "worker", "client", "trainer"]
 """Who is killed: the net's controller, the framework's server, the worker, the framework's client and the process that
@@ -67,6 +69,13 @@ class Outcome:
             return self.state == "finished" and self.left_out == {_LEFT_OUT_FOR[self.case.fault]}
         return self.state == "finished" or (self.case.fault == "disk" and "disk-full" in self.reason)
 
+    def line(self) -> str:
+        """It as `played_before` reads it."""
+        return _OUTCOME.dump_json(self).decode() + "\n"
+
+
+_OUTCOME = TypeAdapter(Outcome)
+
 
 def cases() -> Iterator[Case]:
     """Every fault at every stage on both frameworks.
@@ -80,13 +89,20 @@ def cases() -> Iterator[Case]:
             yield Case(framework, fault, stage)
 
 
+def played_before(kept: Path) -> Iterator[Outcome]:
+    """The outcomes that earlier calls kept in this file, a line each."""
+    if kept.exists():
+        yield from map(_OUTCOME.validate_json, kept.read_text().splitlines())
+
+
 def table(outcomes: Iterable[Outcome]) -> str:
-    """The outcomes as a table in Markdown."""
+    """The outcomes as a table in Markdown, in the order of `cases`."""
     lines = [
         "| framework | fault | at | the run | attempts | run done after | net free after |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for each in outcomes:
+    order = list(cases())
+    for each in sorted(outcomes, key=lambda outcome: order.index(outcome.case)):
         ended = each.state if each.state == "finished" else f"{each.state}: {each.reason}"
         without = f", without its answers: {', '.join(sorted(each.left_out))}" if each.left_out else ""
         lines.append(

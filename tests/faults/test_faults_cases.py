@@ -1,8 +1,10 @@
 """Which faults are played, what counts as promised, and how outcomes are shown."""
 
+from pathlib import Path
+
 import pytest
 
-from .cases import ANSWERS, FAULTS, FRAMEWORKS, STAGES, Case, Outcome, cases, table
+from .cases import ANSWERS, FAULTS, FRAMEWORKS, STAGES, Case, Outcome, cases, played_before, table
 
 
 def test_every_fault_is_played_at_every_stage_in_which_it_can_come():
@@ -31,9 +33,20 @@ def test_a_run_comes_through_or_says_why_and_never_counts_what_is_wrong(outcome:
     assert outcome.is_as_promised == is_as_promised
 
 
+def test_what_one_call_played_the_next_one_knows(tmp_path: Path):
+    kept = tmp_path / "kept"
+    assert list(played_before(kept)) == []
+    outcomes = [
+        Outcome(Case("flower", "nan", "training"), "finished", "", 1, 10.04, 11, frozenset({"not-finite"})),
+        Outcome(Case("nvflare", "server", "training"), "stuck", "a free net"),
+    ]
+    kept.write_text("".join(outcome.line() for outcome in outcomes))
+    assert list(played_before(kept)) == outcomes
+
+
 def test_the_table_says_why_a_run_has_not_finished_and_whose_answers_did_not_count():
     finished = Outcome(Case("flower", "nan", "training"), "finished", "", 1, 10.04, 11, frozenset({"not-finite"}))
     failed = Outcome(Case("flower", "trainer", "training"), "failed", "sites-failed", 1, 3, 4)
-    *_, first, second = table([finished, failed]).splitlines()
-    assert first == "| flower | nan | training | finished, without its answers: not-finite | 1 | 10.0 s | 11.0 s |"
-    assert second == "| flower | trainer | training | failed: sites-failed | 1 | 3.0 s | 4.0 s |"
+    *_, first, second = table([failed, finished]).splitlines()
+    assert second == "| flower | nan | training | finished, without its answers: not-finite | 1 | 10.0 s | 11.0 s |"
+    assert first == "| flower | trainer | training | failed: sites-failed | 1 | 3.0 s | 4.0 s |"
