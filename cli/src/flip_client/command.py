@@ -190,6 +190,25 @@ def labels(
     show_view(TrustOperator(url, token_file.read_text().strip()).bring_labels(project_id, folder, dry_run=dry_run))
 
 
+@app.command()
+def dataset(
+    project_id: str,
+    url: Annotated[str, typer.Option(help="The imaging service inside the Trust.")],
+    token_file: Annotated[Path, typer.Option(help="The operator's token.")],
+    name: Annotated[str | None, typer.Option(help="DatasetXYZ_name, a folder that the Trust offers.")] = None,
+    withdraw: Annotated[bool, typer.Option(help="Give it up: the studies of the PACS count again.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only report what it holds.")] = False,
+) -> None:
+    """As a Trust's operator: let a ready nnU-Net data set stand in for a project's studies."""
+    if withdraw == (name is not None):
+        raise typer.BadParameter("give either --name or --withdraw")
+    operator = TrustOperator(url, token_file.read_text().strip())
+    if name is None:
+        operator.withdraw_dataset(project_id)
+    else:
+        show_view(operator.register_dataset(project_id, name, dry_run=dry_run))
+
+
 def main(command: Callable[[], None] = app) -> None:
     """Run the command; a refusal is one line and the fields it names."""
     try:

@@ -1,4 +1,4 @@
-"""A Trust's own side, for its operator: bring labels for the Trust's studies, see how the import stands.
+"""A Trust's own side, for its operator: bring labels or a ready data set, see how the import stands.
 
 The address is inside the Trust; the hub can't be reached by it nor reach it.
 """
@@ -42,12 +42,24 @@ class TrustOperator:
             path = f"/api/imaging/trust/projects/{project_id}/labels"
             return self.ask("POST", path, params={"dry_run": str(dry_run).lower()}, files=parts)
 
+    def register_dataset(self, project_id: UUID | str, name: str, *, dry_run: bool = False) -> Any:
+        """Let a ready nnU-Net data set of the Trust stand in for the project's studies; answers the report on it.
+
+        Waits as long as the Trust needs to read all of it.
+        """
+        path, params = f"/api/imaging/trust/projects/{project_id}/dataset", {"dry_run": str(dry_run).lower()}
+        return self.ask("POST", path, params=params, json={"name": name}, timeout=httpx.Timeout(None, connect=10))
+
+    def withdraw_dataset(self, project_id: UUID | str) -> None:
+        """Give the data set up: the project's studies count again."""
+        self.ask("DELETE", f"/api/imaging/trust/projects/{project_id}/dataset")
+
     def ask(self, method: str, path: str, **more: Any) -> Any:
-        """Ask the service, and have its answer parsed. Raises Problem and Unreachable."""
+        """Ask the service, and have its answer, if it has one, parsed. Raises Problem and Unreachable."""
         try:
             response = self._http.request(method, path, **more)
         except httpx.TransportError as error:
             raise Unreachable(f"{self._http.base_url} gave no answer: {type(error).__name__}") from error
         if response.is_error:
             raise Problem.of(response)
-        return response.json()
+        return response.json() if response.content else None

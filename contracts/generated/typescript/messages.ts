@@ -157,6 +157,22 @@ export interface ContributionExcludedV1 {
   readonly reason: string;
 }
 
+/** A ready data set at the Trust stands in for the images and labels of its PACS. Its digest names the content. */
+export interface DatasetRegisteredV1 {
+  readonly project_id: string;
+  readonly trust: string;
+  readonly cases: number | "suppressed";
+  readonly channels: ReadonlyArray<string>;
+  readonly labels: Readonly<Record<string, number>>;
+  readonly dataset_sha256: string;
+}
+
+/** The Trust's ready data set is given up; its images and labels come from the PACS again. */
+export interface DatasetWithdrawnV1 {
+  readonly project_id: string;
+  readonly trust: string;
+}
+
 /** Delete the project's images, labels and prepared data. */
 export interface DeleteImagesV1 {
   readonly project_id: string;
@@ -808,6 +824,15 @@ export interface TrustRefusedRunV1 {
   readonly reason: string;
 }
 
+/** The Trust's operator registered a ready nnU-Net data set instead of the PACS's images: what its cases hold. */
+export interface TrustRegisteredDatasetV1 {
+  readonly project_id: string;
+  readonly cases: number | "suppressed";
+  readonly channels: ReadonlyArray<string>;
+  readonly labels: Readonly<Record<string, number>>;
+  readonly dataset_sha256: string;
+}
+
 /** The Trust's operator brought labels. `labels` names the structures with their value in the label map. */
 export interface TrustRegisteredLabelsV1 {
   readonly project_id: string;
@@ -827,6 +852,11 @@ export interface TrustRetriedParkedV1 {
 export interface TrustTookUpQueryV1 {
   readonly project_id: string;
   readonly query_version: number;
+}
+
+/** The Trust's operator gave the ready data set up; the PACS's images count again. */
+export interface TrustWithdrewDatasetV1 {
+  readonly project_id: string;
 }
 
 /** The invited user set a password of their own; from here on they may act. */
@@ -887,6 +917,8 @@ export interface Messages {
   readonly "flip.files.ResultsDownloaded.v1": ResultsDownloadedV1;
   readonly "flip.files.ResultsPublished.v1": ResultsPublishedV1;
   readonly "flip.files.ResultsRefused.v1": ResultsRefusedV1;
+  readonly "flip.imaging.DatasetRegistered.v1": DatasetRegisteredV1;
+  readonly "flip.imaging.DatasetWithdrawn.v1": DatasetWithdrawnV1;
   readonly "flip.imaging.DeleteImages.v1": DeleteImagesV1;
   readonly "flip.imaging.ImagesDeleted.v1": ImagesDeletedV1;
   readonly "flip.imaging.ImagingProgressed.v1": ImagingProgressedV1;
@@ -898,7 +930,9 @@ export interface Messages {
   readonly "flip.imaging.TrustImagesReady.v1": TrustImagesReadyV1;
   readonly "flip.imaging.TrustImportFailed.v1": TrustImportFailedV1;
   readonly "flip.imaging.TrustImportProgressed.v1": TrustImportProgressedV1;
+  readonly "flip.imaging.TrustRegisteredDataset.v1": TrustRegisteredDatasetV1;
   readonly "flip.imaging.TrustRegisteredLabels.v1": TrustRegisteredLabelsV1;
+  readonly "flip.imaging.TrustWithdrewDataset.v1": TrustWithdrewDatasetV1;
   readonly "flip.operations.BrokerRefilled.v1": BrokerRefilledV1;
   readonly "flip.operations.ParkedDiscarded.v1": ParkedDiscardedV1;
   readonly "flip.operations.ParkedRetried.v1": ParkedRetriedV1;

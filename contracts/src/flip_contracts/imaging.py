@@ -60,6 +60,24 @@ class LabelsRegistered(Event, topic=IMAGING, version=1):
     labels: dict[str, int]
 
 
+class DatasetRegistered(Event, topic=IMAGING, version=1):
+    """A ready data set at the Trust stands in for the images and labels of its PACS. Its digest names the content."""
+
+    project_id: ProjectId
+    trust: TrustCode
+    cases: Released
+    channels: list[str]
+    labels: dict[str, int]
+    dataset_sha256: Sha256
+
+
+class DatasetWithdrawn(Event, topic=IMAGING, version=1):
+    """The Trust's ready data set is given up; its images and labels come from the PACS again."""
+
+    project_id: ProjectId
+    trust: TrustCode
+
+
 class ImagesDeleted(Event, topic=IMAGING, version=1):
     """The Trust deleted the project's images and reported it."""
 
@@ -108,6 +126,22 @@ class TrustRegisteredLabels(Report, topic=IMAGING_REPORTS, version=1):
     project_id: ProjectId
     labelled: Released
     labels: dict[str, int]
+
+
+class TrustRegisteredDataset(Report, topic=IMAGING_REPORTS, version=1):
+    """The Trust's operator registered a ready nnU-Net data set instead of the PACS's images: what its cases hold."""
+
+    project_id: ProjectId
+    cases: Released
+    channels: list[str]
+    labels: dict[str, int]
+    dataset_sha256: Sha256
+
+
+class TrustWithdrewDataset(Report, topic=IMAGING_REPORTS, version=1):
+    """The Trust's operator gave the ready data set up; the PACS's images count again."""
+
+    project_id: ProjectId
 
 
 class TrustDeletedImages(Report, topic=IMAGING_REPORTS, version=1):

@@ -273,12 +273,13 @@ async def test_the_frozen_cohort_comes_voxel_by_voxel_and_nobodys_name_comes_alo
     await eventually(lambda: kch.told(TrustImagesReady))
 
     manifest = kch.manifest
-    assert manifest["channel"] == "MRI"
+    assert manifest["channels"] == ["MRI"]
     assert [case["case"] for case in manifest["cases"]] == sorted(kch.case(scan) for scan in scans)
     studies = {kch.case(scan): study_digest(kch.project_id, scan.patient.accession) for scan in scans}
     assert {case["case"]: case["study"] for case in manifest["cases"]} == studies
     for case in manifest["cases"]:
-        assert sha256(kch.folder / case["image"]["path"]) == case["image"]["sha256"]
+        [image] = case["images"]
+        assert sha256(kch.folder / image["path"]) == image["sha256"]
         assert case["label"] is None
     for scan in scans:
         image = nib.Nifti1Image.from_filename(kch.folder / "images" / f"{kch.case(scan)}.nii.gz")

@@ -38,8 +38,9 @@ def request_of(tmp_path: Path) -> Request:
             file.write_bytes(f"{kind} {number}".encode())
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
             case[kind] = {"path": str(file.relative_to(project)), "sha256": digest}
+        case["images"] = [case.pop("image")]
         listed.append(case)
-    manifest = {"project_id": str(PROJECT), "labels": {"lesion": 1}, "channel": "MRI", "cases": listed}
+    manifest = {"project_id": str(PROJECT), "labels": {"lesion": 1}, "channels": ["MRI"], "cases": listed}
     (project / "manifest.json").write_text(json.dumps(manifest))
     studies = [Study(accession(number), [{"sex": "F", "year_of_birth": 1950 + number}]) for number in range(CASES)]
     return Request(project, PROJECT, tmp_path / "runs" / "r", CASES, QUERY, studies)

@@ -20,15 +20,16 @@ def manifest_of(project: Path, cases: int = CASES) -> dict[str, Any]:
     """A project's images and labels as the imaging service leaves them."""
     listed: list[dict[str, Any]] = []
     for number in range(cases):
-        case: dict[str, Any] = {"case": f"case{number:03d}"}
+        case: dict[str, Any] = {"case": f"case{number:03d}", "study": f"{number:064d}"}
         for kind in ("image", "label"):
             file = project / f"{kind}s" / f"case{number:03d}.nii.gz"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(f"{kind} {number}".encode())
             path = str(file.relative_to(project))
             case[kind] = {"path": path, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        case["images"] = [case.pop("image")]
         listed.append(case)
-    return {"project_id": str(PROJECT), "labels": {"striatum": 1}, "channel": "MRI", "cases": listed}
+    return {"project_id": str(PROJECT), "labels": {"striatum": 1}, "channels": ["MRI"], "cases": listed}
 
 
 @pytest.fixture
@@ -87,17 +88,17 @@ def without_label(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_other_content(manifest: dict[str, Any]) -> dict[str, Any]:
-    manifest["cases"][4]["image"]["sha256"] = "0" * 64
+    manifest["cases"][4]["images"][0]["sha256"] = "0" * 64
     return manifest
 
 
 def with_lost_file(manifest: dict[str, Any]) -> dict[str, Any]:
-    manifest["cases"][4]["image"]["path"] = "images/lost.nii.gz"
+    manifest["cases"][4]["images"][0]["path"] = "images/lost.nii.gz"
     return manifest
 
 
 def that_leaves_its_folder(manifest: dict[str, Any]) -> dict[str, Any]:
-    manifest["cases"][4]["image"]["path"] = "../other/images/case004.nii.gz"
+    manifest["cases"][4]["images"][0]["path"] = "../other/images/case004.nii.gz"
     return manifest
 
 
@@ -180,9 +181,9 @@ except CannotPrepare as refusal:
 
 def test_a_full_disk_is_a_reason_to_refuse_and_leaves_nothing_half_done(request_of: Request, tmp_path: Path) -> None:
     manifest = manifest_of(request_of.project)
-    large = request_of.project / manifest["cases"][0]["image"]["path"]
+    large = request_of.project / manifest["cases"][0]["images"][0]["path"]
     large.write_bytes(bytes(2**20))
-    manifest["cases"][0]["image"]["sha256"] = hashlib.sha256(large.read_bytes()).hexdigest()
+    manifest["cases"][0]["images"][0]["sha256"] = hashlib.sha256(large.read_bytes()).hexdigest()
     put(request_of, manifest)
     (tmp_path / "disk").mkdir()
     in_own_namespace = ["/usr/bin/unshare", "--user", "--map-root-user", "--mount", "/bin/sh", "-c", _ON_A_SMALL_DISK]

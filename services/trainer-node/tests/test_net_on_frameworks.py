@@ -181,8 +181,9 @@ def write_project(data: Path, project_id: ProjectId, trust: str) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             nibabel.Nifti1Image(voxels, np.eye(4)).to_filename(file)
             case[kind] = {"path": f"{kind}s/{file.name}", "sha256": sha256(file.read_bytes()).hexdigest()}
+        case["images"] = [case.pop("image")]
         listed.append(case)
-    body = {"project_id": str(project_id), "labels": {"box": 1}, "channel": "MRI", "cases": listed}
+    body = {"project_id": str(project_id), "labels": {"box": 1}, "channels": ["MRI"], "cases": listed}
     (project / "manifest.json").write_text(json.dumps(body))
 
 

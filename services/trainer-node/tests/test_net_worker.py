@@ -89,8 +89,9 @@ class Trust:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(f"{kind} {number}".encode())
                 case[kind] = {"path": f"{kind}s/{file.name}", "sha256": sha256(file.read_bytes()).hexdigest()}
+            case["images"] = [case.pop("image")]
             listed.append(case)
-        body = {"project_id": str(self.project_id), "labels": {"lesion": 1}, "channel": "MRI", "cases": listed}
+        body = {"project_id": str(self.project_id), "labels": {"lesion": 1}, "channels": ["MRI"], "cases": listed}
         (project / "manifest.json").write_bytes(orjson.dumps(body))
 
     async def ask_to_prepare(self, run_id: RunId, **changes: Any) -> PrepareRun:

@@ -11,6 +11,8 @@ from flip_contracts.base import ProjectId, TrustCode
 from flip_contracts.cloudevents import Envelope
 from flip_contracts.cohort import CohortFrozen
 from flip_contracts.imaging import (
+    DatasetRegistered,
+    DatasetWithdrawn,
     DeleteImages,
     ImagesDeleted,
     ImagingProgressed,
@@ -22,7 +24,9 @@ from flip_contracts.imaging import (
     TrustImagesReady,
     TrustImportFailed,
     TrustImportProgressed,
+    TrustRegisteredDataset,
     TrustRegisteredLabels,
+    TrustWithdrewDataset,
 )
 from flip_contracts.projects import ProjectDeleted
 from flip_contracts.trainer_node import PrepareRun
@@ -30,6 +34,8 @@ from flip_contracts.trainer_node import PrepareRun
 from flip_imaging import domain, store
 from flip_imaging.domain import (
     STUDIES,
+    DatasetAdopted,
+    DatasetDropped,
     ImportRetried,
     ImportStarted,
     LabelRegistered,
@@ -115,6 +121,27 @@ async def hear_labels(report: TrustRegisteredLabels, work: Work, said: Envelope)
 
 
 @reaction
+async def hear_dataset(report: TrustRegisteredDataset, work: Work, said: Envelope) -> None:
+    if trust := await _asked(work, report.project_id, said):
+        await work.say(
+            DatasetRegistered(
+                project_id=report.project_id,
+                trust=trust,
+                cases=report.cases,
+                channels=report.channels,
+                labels=report.labels,
+                dataset_sha256=report.dataset_sha256,
+            )
+        )
+
+
+@reaction
+async def hear_withdrawal(report: TrustWithdrewDataset, work: Work, said: Envelope) -> None:
+    if trust := await _asked(work, report.project_id, said):
+        await work.say(DatasetWithdrawn(project_id=report.project_id, trust=trust))
+
+
+@reaction
 async def hear_deletion(report: TrustDeletedImages, work: Work, said: Envelope) -> None:
     if trust := await _asked(work, report.project_id, said):
         await work.say(ImagesDeleted(project_id=report.project_id, trust=trust))
@@ -178,6 +205,28 @@ async def keep_labels(event: LabelsRegistered, db: Connection, said: Envelope) -
     )
 
 
+@projection
+async def keep_dataset(event: DatasetRegistered, db: Connection, said: Envelope) -> None:
+    await db.execute(
+        "UPDATE trust_imaging SET dataset = $3, changed_at = $4 WHERE project_id = $1 AND trust = $2",
+        event.project_id,
+        event.trust,
+        {"cases": event.cases, "channels": event.channels, "dataset_sha256": event.dataset_sha256},
+        said.time,
+    )
+
+
+@projection
+async def keep_withdrawal(event: DatasetWithdrawn, db: Connection, said: Envelope) -> None:
+    await db.execute(
+        "UPDATE trust_imaging SET dataset = NULL, labelled = NULL, labels = '{}', state = 'importing', changed_at = $3"
+        " WHERE project_id = $1 AND trust = $2",
+        event.project_id,
+        event.trust,
+        said.time,
+    )
+
+
 hub_handlers = (
     *user_handlers,
     *project_handlers,
@@ -188,12 +237,16 @@ hub_handlers = (
     hear_failure,
     hear_ready,
     hear_labels,
+    hear_dataset,
+    hear_withdrawal,
     hear_deletion,
     keep_progress,
     keep_failure,
     keep_ready,
     keep_deletion,
     keep_labels,
+    keep_dataset,
+    keep_withdrawal,
 )
 
 
@@ -334,6 +387,28 @@ async def keep_deleted(event: StudyDeleted, db: Connection, said: Envelope) -> N
 
 
 @projection
+async def keep_adopted(event: DatasetAdopted, db: Connection) -> None:
+    await db.execute(
+        "INSERT INTO dataset (project_id, name, cases, channels, labels, dataset_sha256, manifest_sha256)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (project_id) DO UPDATE SET name = excluded.name,"
+        " cases = excluded.cases, channels = excluded.channels, labels = excluded.labels,"
+        " dataset_sha256 = excluded.dataset_sha256, manifest_sha256 = excluded.manifest_sha256",
+        event.project_id,
+        event.name,
+        event.cases,
+        event.channels,
+        event.labels,
+        event.dataset_sha256,
+        event.manifest_sha256,
+    )
+
+
+@projection
+async def keep_dropped(event: DatasetDropped, db: Connection) -> None:
+    await db.execute("DELETE FROM dataset WHERE project_id = $1", event.project_id)
+
+
+@projection
 async def keep_project_deleted(report: TrustDeletedImages, db: Connection) -> None:
     await db.execute("UPDATE imaging_project SET state = 'deleted' WHERE project_id = $1", report.project_id)
 
@@ -352,6 +427,8 @@ def trust_handlers(cohort: FrozenCohort, trust_key: bytes, threshold: int) -> Se
         keep_capped,
         keep_retried,
         keep_label,
+        keep_adopted,
+        keep_dropped,
         keep_deleted,
         keep_project_deleted,
     )

@@ -36,6 +36,18 @@ Voxels = npt.NDArray[np.number]
 
 
 @dataclass(frozen=True, slots=True)
+class Grid:
+    """Where voxels lie: how many on each axis, and the affine from their indices to millimetres (RAS)."""
+
+    shape: tuple[int, ...]
+    affine: npt.NDArray[np.float64]
+
+    def is_one_with(self, other: "Grid") -> bool:
+        """Whether the voxels of both lie in the same places."""
+        return self.shape == other.shape and np.allclose(self.affine, other.affine, atol=SAME_PLACE_MM)
+
+
+@dataclass(frozen=True, slots=True)
 class ConvertedImage:
     """An image on disk and the series it came from; `sha256` is of the file."""
 
@@ -65,9 +77,9 @@ def convert_series(files: Iterable[Path], to: Path) -> ConvertedImage:
         datasets = [dcmread(file) for file in series]
         volume = _volume(datasets)
         first = datasets[0]
-        image = nib.Nifti1Image(_smallest(volume.array), LPS_TO_RAS @ volume.affine)
+        image = nib.Nifti1Image(smallest(volume.array), LPS_TO_RAS @ volume.affine)
         return ConvertedImage(
-            _write(nib.as_closest_canonical(image), to),
+            write_nifti(nib.as_closest_canonical(image), to),
             str(first.Modality),
             str(first.StudyInstanceUID),
             str(first.SeriesInstanceUID),
@@ -106,7 +118,7 @@ def convert_nifti_label(file: Path, image: Path, labels: Mapping[str, int], to: 
     if sorted(theirs.shape) != sorted(grid.shape):  # before a voxel is read: the file may unpack to any size
         raise ConversionFailed("the label map doesn't lie on the image's grid")
     label = nib.as_closest_canonical(theirs)
-    if label.shape != grid.shape or not np.allclose(_affine(label), _affine(grid), atol=SAME_PLACE_MM):
+    if not Grid(label.shape, _affine(label)).is_one_with(Grid(grid.shape, _affine(grid))):
         raise ConversionFailed("the label map doesn't lie on the image's grid")
     values = np.asanyarray(label.dataobj)
     unnamed = set(np.unique(values).tolist()) - {0, *labels.values()}
@@ -154,23 +166,23 @@ def _segment_names(segmentation: "Segmentation") -> dict[str, int]:
     return labels
 
 
-def _smallest(values: Voxels) -> Voxels:
+def smallest(values: Voxels) -> Voxels:
     """The values as 16-bit integers if nothing is lost by it, else as 32-bit integers, else as 32-bit floats."""
-    if not np.array_equal(values, np.rint(values)):
-        return values.astype(np.float32)
-    limits = np.iinfo(np.int16)
-    fits = values.size == 0 or (values.min() >= limits.min and values.max() <= limits.max)
-    return values.astype(np.int16 if fits else np.int32)
+    if values.size and np.array_equal(values, np.rint(values)):
+        for kind in (np.int16, np.int32):
+            if np.iinfo(kind).min <= values.min() and values.max() <= np.iinfo(kind).max:
+                return values.astype(kind)
+    return values.astype(np.float32)
 
 
 def _write_label(voxels: Voxels, grid: nib.Nifti1Image, labels: dict[str, int], to: Path) -> ConvertedLabel:
     found = frozenset(int(value) for value in np.unique(voxels) if value)
     if not found:
         raise ConversionFailed("the label map is empty")
-    return ConvertedLabel(_write(nib.Nifti1Image(voxels, _affine(grid)), to), labels, found)
+    return ConvertedLabel(write_nifti(nib.Nifti1Image(voxels, _affine(grid)), to), labels, found)
 
 
-def _write(image: nib.Nifti1Image, to: Path) -> str:
+def write_nifti(image: nib.Nifti1Image, to: Path) -> str:
     """Write whole or not at all; answers the digest. nibabel's gzip has no time stamp: same voxels, same bytes."""
     image.header.set_xyzt_units("mm")
     partial = to.with_name(f".{to.name}")

@@ -1,4 +1,4 @@
-"""A study's way into the archive, as decisions and state changes. Pure.
+"""A study's way into the archive, and a ready data set in the place of all studies, as decisions and changes. Pure.
 
 queued -> importing -> imported
           importing -> failed -> (when its time comes, at most `cap` times) queued
@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from uuid import UUID
 
 from flip_chassis.aggregate import Aggregate
-from flip_chassis.refusal import require
+from flip_chassis.refusal import NotFound, require
 from flip_contracts.base import Event, Message, ProjectId, ReasonCode, Sha256, Topic
 from pydantic import AwareDatetime
 
@@ -214,6 +214,82 @@ def evolve(study: Study, event: Message) -> Study:
 
 
 STUDIES = Aggregate(STUDY, Study(), evolve)
+
+
+# --- a ready data set instead of studies --------------------------------------------------------------------------
+
+
+DATASET = Topic(
+    "flip.imaging.dataset",
+    key="project_id",
+    owner="imaging",
+    local=True,
+    description="The ready nnU-Net data set that a project is trained on at a Trust, instead of its PACS's studies.",
+)
+
+
+class DatasetAdopted(Event, topic=DATASET, version=1):
+    """The project's cases are those of this data set. `manifest_sha256` is of the list of them."""
+
+    project_id: ProjectId
+    name: str
+    cases: int
+    channels: list[str]
+    labels: dict[str, int]
+    dataset_sha256: Sha256
+    manifest_sha256: Sha256
+
+
+class DatasetDropped(Event, topic=DATASET, version=1):
+    """The project's cases are its PACS's studies again."""
+
+    project_id: ProjectId
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyDataset:
+    """What stands in for the project's studies: the digest of the data set, None where there is none."""
+
+    sha256: Sha256 | None = None
+
+
+def adopt(dataset: ReadyDataset, adopted: DatasetAdopted, *, stands: bool, training_has_begun: bool) -> list[Event]:
+    """Let a data set stand in for the project's studies, or another one (NNU-12).
+
+    The same again changes nothing where its copy `stands`, and otherwise mends it.
+    """
+    same = dataset.sha256 == adopted.dataset_sha256
+    if same and stands:
+        return []
+    require(same or not training_has_begun, "training-has-begun", "What was trained on can't be replaced.")
+    return [adopted]
+
+
+def drop(dataset: ReadyDataset, project_id: ProjectId, *, training_has_begun: bool) -> Event:
+    """Give the data set up. Raises NotFound where there is none, Refused once something was trained on it."""
+    if dataset.sha256 is None:
+        raise NotFound("dataset-not-registered")
+    require(not training_has_begun, "training-has-begun", "What was trained on can't be replaced.")
+    return DatasetDropped(project_id=project_id)
+
+
+def forget(dataset: ReadyDataset, project_id: ProjectId) -> list[Event]:
+    """Note that the data set, if there is one, goes with the project (IMG-9)."""
+    return [] if dataset.sha256 is None else [DatasetDropped(project_id=project_id)]
+
+
+def evolve_dataset(dataset: ReadyDataset, event: Message) -> ReadyDataset:
+    """What stands in for the studies after an event."""
+    match event:
+        case DatasetAdopted():
+            return ReadyDataset(event.dataset_sha256)
+        case DatasetDropped():
+            return ReadyDataset()
+        case _:
+            return dataset
+
+
+DATASETS = Aggregate(DATASET, ReadyDataset(), evolve_dataset)
 
 
 @dataclass(frozen=True, slots=True)

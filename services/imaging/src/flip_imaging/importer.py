@@ -19,7 +19,8 @@ from flip_contracts.imaging import TrustDeletedImages
 from flip_imaging import domain, store
 from flip_imaging.convert import convert_series
 from flip_imaging.deidentify import Subject, deidentify_study
-from flip_imaging.domain import STUDIES, ImportStarted, Reason, StudyImported
+from flip_imaging.domain import DATASETS, STUDIES, ImportStarted, Reason, StudyImported
+from flip_imaging.folders import ListDamaged
 from flip_imaging.ports import ImportProblem
 from flip_imaging.reports import tell_import
 from flip_imaging.store import Claim
@@ -103,6 +104,8 @@ class Importer:
         async with self._side.stands.working() as work, work.db.transaction():
             if not await store.lock_project(work.db, claim.project_id):
                 return False
+            if await store.dataset(work.db, claim.project_id) is not None:
+                return False  # it waits until the data set is given up
             try:
                 async with work.on(STUDIES, claim.study_id) as study:
                     event = domain.begin(study.state, datetime.now(UTC), self._settings.retries)
@@ -153,7 +156,7 @@ class Importer:
                     study.record(domain.fail(study.state, outcome, datetime.now(UTC), self._settings.retries))
             await tell_import(work, claim.project_id, self._settings.disclosure_threshold)
             if isinstance(outcome, StudyImported):
-                await self._side.write_manifest(work.db, claim.project_id)
+                await self._list_project(work.db, claim.project_id)
 
     # --- the rest -------------------------------------------------------------------------------------------------
 
@@ -166,7 +169,14 @@ class Importer:
             for project_id in await store.projects(db, "active"):
                 async with db.transaction():
                     if await store.lock_project(db, project_id):
-                        await self._side.write_manifest(db, project_id)
+                        await self._list_project(db, project_id)
+
+    async def _list_project(self, db: Connection, project_id: ProjectId) -> None:
+        try:
+            await self._side.write_manifest(db, project_id)
+        except ListDamaged as damaged:
+            log.error("a data set must be registered again", project_id=str(project_id), its_list_is=str(damaged))
+        await self._side.remove_other_datasets(db, project_id)
 
     async def _renew_leases(self) -> bool:
         async with self._side.stands.pool.acquire() as db:
@@ -179,6 +189,8 @@ class Importer:
                 async with work.on(STUDIES, study_id) as study:
                     study.record(domain.delete(study.state))
             await store.forget_accessions(work.db, project_id)
+            async with work.on(DATASETS, project_id) as dataset:
+                dataset.record(*domain.forget(dataset.state, project_id))
             await work.say(TrustDeletedImages(project_id=project_id))
 
 

@@ -151,11 +151,12 @@ async def bring_labels(
     """Check the labels against the project's studies and, unless it is a dry run, register them.
 
     Raises NotFound for a project that isn't here, Invalid if a label can't be used, Refused if one would replace
-    another although training has begun. Then nothing has changed.
+    another although training has begun, or if a data set stands in for the studies. Then nothing has changed.
     """
     rows = await store.studies(work.db, project_id)
     if not rows:
         raise NotFound("project-not-found")
+    await _require_no_dataset(work, project_id)
     targets = {row["accession_number"]: _target(row, side, project_id) for row in rows if row["state"] == "imported"}
     prepared, problems = await _prepare(side, project_id, manifest, files, names, targets, scratch)
     changed = {a: p for a, p in prepared.items() if p.converted.sha256 != p.target.label_sha256}
@@ -216,6 +217,7 @@ async def _register(side: TrustSide, work: Work, project_id: ProjectId, prepared
     replaced: list[str] = []
     async with work.db.transaction():
         require(await store.lock_project(work.db, project_id), "project-not-active")
+        await _require_no_dataset(work, project_id)
         for label in prepared:
             label.label_map.replace(side.folders.label(project_id, label.target.case))
             async with work.on(STUDIES, label.target.study_id) as study:
@@ -231,6 +233,11 @@ async def _register(side: TrustSide, work: Work, project_id: ProjectId, prepared
         await side.write_manifest(work.db, project_id)
     for series in replaced:
         await side.archive.delete_series(series)
+
+
+async def _require_no_dataset(work: Work, project_id: ProjectId) -> None:
+    registered = await store.dataset(work.db, project_id)
+    require(registered is None, "dataset-registered", "A ready data set stands in for the project's studies.")
 
 
 def _target(row: Row, side: TrustSide, project_id: ProjectId) -> Target:

@@ -24,7 +24,7 @@ from flip_imaging.workshop import workshop
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PROJECTED_AT_HUB = ("trust_imaging",)
-PROJECTED_AT_TRUST = ("imaging_project", "study")
+PROJECTED_AT_TRUST = ("imaging_project", "study", "dataset")
 
 
 @asynccontextmanager

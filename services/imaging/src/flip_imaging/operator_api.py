@@ -1,4 +1,5 @@
-"""The routes of a Trust's operator, on the Trust's own network: studies by name, labels, retries, the stop switch."""
+"""The routes of a Trust's operator, on the Trust's own network: studies by name, labels, data sets, retries, the stop
+switch."""
 
 import asyncio
 import shutil
@@ -11,13 +12,14 @@ from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from flip_chassis.database import Connection, Row
 from flip_chassis.http import OPERATOR_ONLY, Reading, WorkOfRequest
 from flip_chassis.refusal import Invalid, NotFound, require
-from flip_contracts.base import ProjectId
+from flip_contracts.base import ProjectId, Sha256
 from flip_contracts.imaging import StudyCounts
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from flip_imaging import domain, store
 from flip_imaging.domain import STUDIES
 from flip_imaging.labels import CoverageReport, bring_labels, read_manifest
+from flip_imaging.registration import DatasetReport, register_dataset, withdraw_dataset
 from flip_imaging.reports import tell_import
 from flip_imaging.trust import TrustSide
 
@@ -26,14 +28,25 @@ LARGEST_MANIFEST_BYTES = 8 << 20
 LABEL_NAMES = TypeAdapter(dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[int, Field(ge=1, le=255)]])
 
 
+class TrustDataset(BaseModel):
+    """The ready data set that stands in for a project's studies."""
+
+    name: str
+    cases: int
+    channels: list[str]
+    labels: dict[str, int]
+    dataset_sha256: Sha256
+
+
 class TrustProject(BaseModel):
-    """A project whose images this Trust holds, in exact numbers."""
+    """A project whose images this Trust holds, in exact numbers: of its studies, and of a data set in their place."""
 
     project_id: ProjectId
     state: str
     counts: StudyCounts
     labelled: int
     labels: dict[str, int]
+    dataset: TrustDataset | None
 
 
 class TrustStudy(BaseModel):
@@ -48,6 +61,14 @@ class TrustStudy(BaseModel):
     due_at: datetime
     labelled: bool
     deidentification: dict[str, Any] | None
+
+
+class DatasetName(BaseModel):
+    """Which data set, by the name of its folder below `FLIP_DATASETS`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
 
 
 class Pulling(BaseModel):
@@ -113,6 +134,24 @@ async def upload_labels(
         return await bring_labels(side, work, project_id, table, received, names, scratch, dry_run=dry_run)
 
 
+@router.post("/projects/{project_id}/dataset")
+async def set_dataset(
+    project_id: ProjectId,
+    body: DatasetName,
+    side: Side,
+    work: WorkOfRequest,
+    dry_run: Annotated[bool, Query(description="Check everything, change nothing")] = False,
+) -> DatasetReport:
+    """Let a ready nnU-Net data set stand in for the project's studies; the report tells what it holds."""
+    return await register_dataset(side, work, project_id, body.name, dry_run=dry_run)
+
+
+@router.delete("/projects/{project_id}/dataset", status_code=204)
+async def delete_dataset(project_id: ProjectId, side: Side, work: WorkOfRequest) -> None:
+    """Give the data set up: the project's studies count again."""
+    await withdraw_dataset(side, work, project_id)
+
+
 @router.get("/pulling")
 async def pulling(db: Reading) -> Pulling:
     """Whether this service may ask the PACS."""
@@ -128,12 +167,14 @@ async def set_pulling(body: Pulling, db: Reading) -> Pulling:
 
 async def _project(db: Connection, project_id: ProjectId, state: str) -> TrustProject:
     cases = await store.cases(db, project_id)
+    dataset = await store.dataset(db, project_id)
     return TrustProject(
         project_id=project_id,
         state=state,
         counts=StudyCounts(**await store.counts(db, project_id)),
         labelled=sum(case.label_sha256 is not None for case in cases),
         labels=await store.labels(db, project_id),
+        dataset=None if dataset is None else TrustDataset.model_validate(dataset, from_attributes=True),
     )
 
 

@@ -34,6 +34,10 @@ class ProjectKey:
         """The name of the study in files and in the archive (AccessionNumber): `C` and 60 bits, 16 characters."""
         return "C" + self._digest("accession", accession_number).hex()[:15].upper()
 
+    def dataset_case(self, name: str) -> str:
+        """The name of a ready data set's case in files: `D` and 60 bits, 16 characters."""
+        return "D" + self._digest("dataset-case", name).hex()[:15].upper()
+
     def study_id(self, accession_number: str) -> UUID:
         """The id of the study in this service's own events: 128 bits of the digest."""
         return UUID(bytes=self._digest("study", accession_number)[:16])

@@ -41,6 +41,8 @@ class TrustImagingSettings(Settings):
     archive_password: SecretStr
     dicom_ca_file: Path | None = None
     """The authority of the PACS's and the archive's certificates, where it is not a public one."""
+    datasets: Path | None = None
+    """Folder with ready nnU-Net data sets, `DatasetXYZ_name`, that the operator may register; it is only read."""
     disclosure_threshold: int = Field(default=10, ge=1)
     modalities: frozenset[str] = Policy().modalities
     """Which instances may enter the archive."""

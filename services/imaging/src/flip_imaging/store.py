@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from flip_chassis.database import Connection, Row
-from flip_contracts.base import ProjectId
+from flip_contracts.base import ProjectId, Sha256
 from flip_contracts.imaging import study_digest
 
 from flip_imaging.folders import Case
@@ -24,10 +24,27 @@ class Claim:
     accession_number: str
 
 
+@dataclass(frozen=True, slots=True)
+class RegisteredDataset:
+    """A ready data set in the place of a project's studies; `manifest_sha256` is of the list of its cases."""
+
+    name: str
+    cases: int
+    channels: list[str]
+    labels: dict[str, int]
+    dataset_sha256: Sha256
+    manifest_sha256: Sha256
+
+
 async def lock_project(db: Connection, project_id: ProjectId) -> bool:
     """Be the only one to change the project's studies until the transaction ends. False: it is being deleted."""
     state = await db.fetchval("SELECT state FROM imaging_project WHERE project_id = $1 FOR UPDATE", project_id)
     return state == "active"
+
+
+async def project_state(db: Connection, project_id: ProjectId) -> str | None:
+    """The project's state, None where it was never asked for."""
+    return await db.fetchval("SELECT state FROM imaging_project WHERE project_id = $1", project_id)
 
 
 async def projects(db: Connection, state: str) -> list[ProjectId]:
@@ -67,7 +84,8 @@ async def claim(db: Connection, holder: UUID, lease: timedelta) -> Claim | None:
         "  SELECT study.study_id FROM study JOIN imaging_project AS project USING (project_id)"
         "  LEFT JOIN study_lease AS lease USING (study_id)"
         "  WHERE study.state IN ('queued', 'importing', 'failed') AND study.due_at <= now()"
-        "    AND project.state = 'active' AND (lease.until IS NULL OR lease.until < now())"
+        "    AND project.state = 'active' AND NOT EXISTS (SELECT FROM dataset WHERE project_id = study.project_id)"
+        "    AND (lease.until IS NULL OR lease.until < now())"
         "  ORDER BY study.due_at, study.study_id LIMIT 1"
         "), held AS ("
         "  INSERT INTO study_lease (study_id, holder, until) SELECT study_id, $1, now() + $2 FROM due"
@@ -173,6 +191,15 @@ async def labels(db: Connection, project_id: ProjectId, without: Sequence[UUID] 
 async def training_has_begun(db: Connection, project_id: ProjectId) -> bool:
     """Whether a run was ever prepared from the project's labels."""
     return bool(await db.fetchval("SELECT training FROM imaging_project WHERE project_id = $1", project_id))
+
+
+async def dataset(db: Connection, project_id: ProjectId) -> RegisteredDataset | None:
+    """The ready data set that stands in for the project's studies."""
+    row = await db.fetchrow(
+        "SELECT name, cases, channels, labels, dataset_sha256, manifest_sha256 FROM dataset WHERE project_id = $1",
+        project_id,
+    )
+    return None if row is None else RegisteredDataset(**row)
 
 
 async def told(db: Connection, project_id: ProjectId, kind: str) -> Any | None:

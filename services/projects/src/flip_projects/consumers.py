@@ -5,7 +5,7 @@ from flip_chassis.database import Connection
 from flip_chassis.handlers import projection
 from flip_contracts.cloudevents import Envelope
 from flip_contracts.cohort import CohortAnswered, CohortQuerySaved
-from flip_contracts.imaging import ImagingReady, LabelsRegistered
+from flip_contracts.imaging import DatasetWithdrawn, ImagingReady, LabelsRegistered
 from flip_contracts.projects import (
     ApprovalWithdrawn,
     EnrichmentConfirmed,
@@ -106,7 +106,12 @@ async def learn_answer(event: CohortAnswered, db: Connection) -> None:
 
 @projection
 async def learn_images(event: ImagingReady, db: Connection) -> None:
-    await store.images_ready(db, event.project_id, event.trust)
+    await store.images_ready(db, event.project_id, event.trust, ready=True)
+
+
+@projection
+async def learn_withdrawal_of_dataset(event: DatasetWithdrawn, db: Connection) -> None:
+    await store.images_ready(db, event.project_id, event.trust, ready=False)
 
 
 @projection
@@ -137,6 +142,7 @@ handlers = (
     learn_query,
     learn_answer,
     learn_images,
+    learn_withdrawal_of_dataset,
     learn_labels,
     learn_training,
 )

@@ -265,13 +265,14 @@ async def readiness(db: Connection, project_id: ProjectId) -> Mapping[TrustCode,
     return {row["trust"]: TrustReadiness(row["images_ready"], row["labelled"]) for row in rows}
 
 
-async def images_ready(db: Connection, project_id: ProjectId, trust: TrustCode) -> None:
-    """The Trust's images are in its archive."""
+async def images_ready(db: Connection, project_id: ProjectId, trust: TrustCode, *, ready: bool) -> None:
+    """Whether the Trust's images are there."""
     await db.execute(
-        "INSERT INTO trust_images (project_id, trust, images_ready) VALUES ($1, $2, true)"
-        " ON CONFLICT (project_id, trust) DO UPDATE SET images_ready = true",
+        "INSERT INTO trust_images (project_id, trust, images_ready) VALUES ($1, $2, $3)"
+        " ON CONFLICT (project_id, trust) DO UPDATE SET images_ready = $3",
         project_id,
         trust,
+        ready,
     )
 
 

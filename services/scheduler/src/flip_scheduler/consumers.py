@@ -14,7 +14,7 @@ from flip_contracts.files import (
     ResultsPublished,
     ResultsRefused,
 )
-from flip_contracts.imaging import ImagesDeleted, ImagingReady, LabelsRegistered
+from flip_contracts.imaging import DatasetWithdrawn, ImagesDeleted, ImagingReady, LabelsRegistered
 from flip_contracts.projects import ApprovalWithdrawn, EnrichmentConfirmed, ModelCreated, ModelDeleted, ProjectDeleted
 from flip_contracts.scheduler import (
     NetDraining,
@@ -73,6 +73,11 @@ async def learn_images(event: ImagingReady, db: Connection) -> None:
 
 @projection
 async def learn_loss_of_images(event: ImagesDeleted, db: Connection) -> None:
+    await store.keep_images(db, event.project_id, event.trust, ready=False)
+
+
+@projection
+async def learn_withdrawal_of_dataset(event: DatasetWithdrawn, db: Connection) -> None:
     await store.keep_images(db, event.project_id, event.trust, ready=False)
 
 
@@ -317,6 +322,7 @@ projections = (
     forget_model,
     learn_enrichment,
     learn_images,
+    learn_withdrawal_of_dataset,
     learn_loss_of_images,
     learn_labels,
     learn_frozen,

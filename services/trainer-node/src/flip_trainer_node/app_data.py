@@ -53,7 +53,10 @@ def prepare(request: Request, go_on: Callable[[], bool]) -> Prepared:
 
 def _fill(draft: Path, request: Request, go_on: Callable[[], bool]) -> Prepared:
     studies = {study_digest(request.project_id, study.accession_number): study for study in request.studies}
-    cases = [case for case in read_manifest(request.project, request.project_id).cases if case.study in studies]
+    listed = read_manifest(request.project, request.project_id).cases
+    if any(case.study is None for case in listed):
+        raise CannotPrepare("dataset-has-no-studies")
+    cases = [case for case in listed if case.study in studies]
     if len(cases) < request.minimum_cases:
         raise CannotPrepare("too-few-cases")
     draft.mkdir()
@@ -72,10 +75,11 @@ def _fill(draft: Path, request: Request, go_on: Callable[[], bool]) -> Prepared:
 def _take_case(project: Path, case: ListedCase, folder: Path) -> bytes:
     """Lay a study's files into its folder; what stands for them in the digest of the data."""
     folder.mkdir(parents=True)
-    take(project, case.image, folder / f"input_{case.case}.nii.gz")
+    [image] = case.images
+    take(project, image, folder / f"input_{case.case}.nii.gz")
     if case.label is not None:
         take(project, case.label, folder / f"label_{case.case}.nii.gz")
-    return f"{case.case} {case.image.sha256} {case.label.sha256 if case.label else ''}\n".encode()
+    return f"{case.case} {image.sha256} {case.label.sha256 if case.label else ''}\n".encode()
 
 
 def _table(studies: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> bytes:

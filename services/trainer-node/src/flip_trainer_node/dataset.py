@@ -47,7 +47,7 @@ def _check(manifest: Manifest, request: Request) -> None:
         raise CannotPrepare("too-few-cases")
     if not request.unlabelled and (not manifest.labels or any(case.label is None for case in manifest.cases)):
         raise CannotPrepare("label-missing")
-    if manifest.channel is None:
+    if not manifest.channels:
         raise CannotPrepare("images-missing")
 
 
@@ -55,7 +55,7 @@ def _fill(draft: Path, manifest: Manifest, request: Request, go_on: Callable[[],
     for folder in ("imagesTr", "labelsTr", *(("imagesTs",) if request.unlabelled else ())):
         (draft / folder).mkdir(parents=True)
     description = {
-        "channel_names": {"0": manifest.channel},
+        "channel_names": {str(number): name for number, name in enumerate(manifest.channels)},
         "labels": {"background": 0, **manifest.labels},
         "numTraining": sum(case.label is not None for case in manifest.cases),
         "file_ending": ENDING,
@@ -67,9 +67,10 @@ def _fill(draft: Path, manifest: Manifest, request: Request, go_on: Callable[[],
         if not go_on():
             raise NotWanted
         images = "imagesTs" if case.label is None else "imagesTr"
-        take(request.project, case.image, draft / images / f"{case.case}_0000{ENDING}")
+        for channel, image in enumerate(case.images):
+            take(request.project, image, draft / images / f"{case.case}_{channel:04d}{ENDING}")
         if case.label is not None:
             take(request.project, case.label, draft / "labelsTr" / f"{case.case}{ENDING}")
-        label = "" if case.label is None else f" {case.label.sha256}"
-        digest.update(f"{case.case} {case.image.sha256}{label}\n".encode())
+        files = [*case.images, *([] if case.label is None else [case.label])]
+        digest.update(f"{' '.join((case.case, *(file.sha256 for file in files)))}\n".encode())
     return Prepared(len(manifest.cases), digest.hexdigest())

@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import orjson
 from flip_contracts.base import ProjectId, ReasonCode, Sha256
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 _CASE = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -49,26 +49,32 @@ class ListedFile(BaseModel):
 
 
 class ListedCase(BaseModel):
-    """An imported study with its label, if it has one. `study` is what the frozen cohort's study is found by
-    (`flip_contracts.imaging.study_digest`); manifests that were written before there was any have none."""
+    """A case with an image a channel, and its label if it has one. The frozen cohort's study is found by `study`
+    (`flip_contracts.imaging.study_digest`), which a case of a ready data set hasn't."""
 
     model_config = ConfigDict(frozen=True)
 
     case: Annotated[str, Field(pattern=_CASE)]
-    study: Sha256 | None = None
-    image: ListedFile
+    study: Sha256 | None
+    images: list[ListedFile]
     label: ListedFile | None
 
 
 class Manifest(BaseModel):
-    """What the Trust's imaging service says of a project's images."""
+    """What the Trust's imaging service says of a project's images; `channels` is empty where there are none."""
 
     model_config = ConfigDict(frozen=True)
 
     project_id: ProjectId
     labels: dict[str, PositiveInt]
-    channel: str | None
+    channels: list[str]
     cases: list[ListedCase]
+
+    @model_validator(mode="after")
+    def _has_an_image_a_channel(self) -> Self:
+        if any(len(case.images) != len(self.channels) for case in self.cases):
+            raise ValueError("each case must have an image a channel")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
