@@ -287,6 +287,19 @@ def test_a_rebuild_is_waited_for_and_a_difference_is_a_failure(state: str, diffe
     ]
 
 
+@pytest.mark.requirement("NNU-12")
+def test_an_operator_registers_a_ready_data_set_and_gives_it_up(tmp_path: Path):
+    token = tmp_path / "token"
+    token.write_text("the-operators-token\n")
+    with hub_that_says(Answer(body={"sha256": "a" * 64}), Answer(status=204, raw=b"")) as script:
+        there = ("--url", script.url, "--token-file", str(token))
+        assert flip(script, tmp_path, "dataset", "p", *there, "--name", "Dataset001_Brain", "--dry-run").exit_code == 0
+        assert flip(script, tmp_path, "dataset", "p", *there, "--withdraw").exit_code == 0
+        assert flip(script, tmp_path, "dataset", "p", *there).exit_code == 2
+    route = "/api/imaging/trust/projects/p/dataset"
+    assert [path for _, path, _ in script.requests] == [f"{route}?dry_run=true", route]
+
+
 def test_at_a_trust_the_operators_token_is_sent_to_the_service_inside(tmp_path: Path):
     token = tmp_path / "token"
     token.write_text("the-operators-token\n")

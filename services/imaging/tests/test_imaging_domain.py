@@ -9,8 +9,11 @@ from flip_chassis.testing import refused
 from flip_contracts.base import Event, ProjectId
 from flip_imaging.disclosure import release
 from flip_imaging.domain import (
+    DATASETS,
     REASONS,
     STUDIES,
+    DatasetAdopted,
+    DatasetDropped,
     ImportRetried,
     ImportStarted,
     PullHours,
@@ -19,10 +22,13 @@ from flip_imaging.domain import (
     Study,
     StudyImported,
     StudyImportFailed,
+    adopt,
     begin,
     delete,
+    drop,
     fail,
     finish,
+    forget,
     queue,
     register_label,
     retry,
@@ -195,3 +201,44 @@ def test_the_total_gives_no_small_count_away(counts: dict[str, int], threshold: 
     if hidden and shown:
         assert len(hidden) >= 2
         assert rest >= threshold
+
+
+ADOPTED = DatasetAdopted(
+    project_id=PROJECT_ID,
+    name="Dataset001_Brain",
+    cases=3,
+    channels=["T1"],
+    labels={"core": 1},
+    dataset_sha256="a" * 64,
+    manifest_sha256="b" * 64,
+)
+OTHER = ADOPTED.model_copy(update={"dataset_sha256": "c" * 64})
+NO_DATASET, A_DATASET = DATASETS.initial, DATASETS.after([ADOPTED])
+
+
+@pytest.mark.requirement("NNU-12")
+def test_the_same_data_set_again_changes_nothing_unless_its_copy_must_be_mended() -> None:
+    assert adopt(NO_DATASET, ADOPTED, stands=False, training_has_begun=False) == [ADOPTED]
+    for begun in (False, True):
+        assert adopt(A_DATASET, ADOPTED, stands=True, training_has_begun=begun) == []
+        assert adopt(A_DATASET, ADOPTED, stands=False, training_has_begun=begun) == [ADOPTED]
+
+
+@pytest.mark.requirement("NNU-12")
+def test_once_training_has_begun_a_projects_cases_stay_what_they_are() -> None:
+    assert adopt(A_DATASET, OTHER, stands=True, training_has_begun=False) == [OTHER]
+    for dataset in (NO_DATASET, A_DATASET):
+        with refused("training-has-begun"):
+            adopt(dataset, OTHER, stands=True, training_has_begun=True)
+    with refused("training-has-begun"):
+        drop(A_DATASET, PROJECT_ID, training_has_begun=True)
+
+
+@pytest.mark.requirement("NNU-12")
+def test_a_data_set_is_given_up_once_and_goes_with_its_project() -> None:
+    dropped = DatasetDropped(project_id=PROJECT_ID)
+    assert drop(A_DATASET, PROJECT_ID, training_has_begun=False) == dropped
+    assert DATASETS.after([ADOPTED, dropped]) == NO_DATASET
+    with refused("dataset-not-registered"):
+        drop(NO_DATASET, PROJECT_ID, training_has_begun=False)
+    assert (forget(A_DATASET, PROJECT_ID), forget(NO_DATASET, PROJECT_ID)) == ([dropped], [])

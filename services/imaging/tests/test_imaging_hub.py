@@ -13,6 +13,8 @@ from flip_chassis.testing import People, Speaker, client, eventually, invited, s
 from flip_contracts.base import Message, ProjectId, UserId
 from flip_contracts.cohort import CohortFrozen
 from flip_contracts.imaging import (
+    DatasetRegistered,
+    DatasetWithdrawn,
     DeleteImages,
     ImagingProgressed,
     ImagingReady,
@@ -22,7 +24,9 @@ from flip_contracts.imaging import (
     TrustImagesReady,
     TrustImportFailed,
     TrustImportProgressed,
+    TrustRegisteredDataset,
     TrustRegisteredLabels,
+    TrustWithdrewDataset,
 )
 from flip_contracts.projects import ProjectCreated, ProjectDeleted
 from flip_imaging.main import hub
@@ -186,3 +190,35 @@ async def test_a_deleted_projects_trusts_are_asked_to_delete_its_images(imaging:
     await eventually(lambda: imaging.told(ImportStudies))
     await imaging.projects.say(ProjectDeleted(project_id=imaging.project_id))
     await eventually(lambda: imaging.told(DeleteImages))
+
+
+@pytest.mark.requirement("NNU-12")
+async def test_members_see_which_trusts_cases_come_from_a_ready_data_set(imaging: Hub) -> None:
+    for trust in ("KCH", "UCLH"):
+        await imaging.freeze(trust)
+    await eventually(lambda: imaging.told(ImportStudies))
+    labels = {"core": 1}
+    report = TrustRegisteredDataset(
+        project_id=imaging.project_id,
+        cases="suppressed",
+        channels=["T1", "FLAIR"],
+        labels=labels,
+        dataset_sha256="a" * 64,
+    )
+    await imaging.report("KCH", report)
+    await imaging.report("KCH", TrustImagesReady(project_id=imaging.project_id, imported="suppressed", failed=0))
+    await imaging.report(
+        "KCH", TrustRegisteredLabels(project_id=imaging.project_id, labelled="suppressed", labels=labels)
+    )
+    await eventually(lambda: imaging.told(LabelsRegistered))
+    [registered] = await imaging.told(DatasetRegistered)
+    assert registered == DatasetRegistered(trust="KCH", **report.model_dump())
+    kch, uclh = (await imaging.status(imaging.owner)).json()["trusts"]
+    assert (kch["state"], kch["labelled"], kch["labels"]) == ("ready", "suppressed", labels)
+    assert kch["dataset"] == {"cases": "suppressed", "channels": ["T1", "FLAIR"], "dataset_sha256": "a" * 64}
+    assert uclh["dataset"] is None
+
+    await imaging.report("KCH", TrustWithdrewDataset(project_id=imaging.project_id))
+    await eventually(lambda: imaging.told(DatasetWithdrawn))
+    kch, _ = (await imaging.status(imaging.owner)).json()["trusts"]
+    assert (kch["state"], kch["labelled"], kch["labels"], kch["dataset"]) == ("importing", None, {}, None)

@@ -31,20 +31,29 @@ from flip_contracts.imaging import (
     TrustImagesReady,
     TrustImportFailed,
     TrustImportProgressed,
+    TrustRegisteredDataset,
     TrustRegisteredLabels,
+    TrustWithdrewDataset,
     study_digest,
 )
 from flip_contracts.trainer_node import PrepareRun
 from flip_imaging.archive import OrthancArchive
 from flip_imaging.dicomweb import DicomWebServer
-from flip_imaging.domain import ImportStarted, StudyEvent, StudyImported, StudyImportFailed
+from flip_imaging.domain import (
+    DatasetAdopted,
+    DatasetDropped,
+    ImportStarted,
+    StudyEvent,
+    StudyImported,
+    StudyImportFailed,
+)
 from flip_imaging.importer import Importer
 from flip_imaging.main import trust
 from flip_imaging.pacs import DicomWebPacs
 from flip_imaging.ports import StudyNotFound
 from flip_imaging.pseudonyms import ProjectKey
 from flip_imaging.settings import TrustImagingSettings
-from flip_imaging.testing import Scan, make_scan
+from flip_imaging.testing import Scan, make_dataset, make_scan, voxels_of
 from flip_local.testing import Kafka, Orthanc, PostgresServer, TrustImages
 from pydantic import SecretStr
 from pydicom import Dataset, dcmread
@@ -120,6 +129,28 @@ class Trust:
         """Let the hub ask for the project's images."""
         await self.hub.say(ImportStudies(project_id=self.project_id), trust="KCH")
 
+    async def begin_training(self) -> None:
+        """Let a run be prepared from the project."""
+        run = PrepareRun(run_id=RunId(uuid7()), project_id=self.project_id, attempt=1, net="net1", payload={})
+        await self.trainer.say(run, trust="KCH")
+        query = "SELECT training FROM imaging_project WHERE project_id = $1"
+        await eventually(lambda: self.db.fetchval(query, self.project_id))
+
+    @property
+    def offered(self) -> Path:
+        """The folder with the data sets that the operator may register."""
+        assert self.settings.datasets is not None
+        return self.settings.datasets
+
+    @property
+    def dataset(self) -> str:
+        """The route of the project's ready data set."""
+        return f"/api/imaging/trust/projects/{self.project_id}/dataset"
+
+    async def register(self, name: str, *, dry_run: bool = False) -> httpx.Response:
+        """Ask for a ready data set to stand in for the project's studies."""
+        return await self.http.post(self.dataset, params={"dry_run": dry_run}, json={"name": name})
+
     @asynccontextmanager
     async def running(self, **changes: Any) -> AsyncGenerator[None]:
         """The role, running."""
@@ -187,6 +218,7 @@ async def a_trust(
             role="trust",
             trust="KCH",
             data=folder / "data",
+            datasets=folder / "datasets",
             frozen_cohort=SecretStr(cohort.app),
             pseudonym_key_file=folder / "key",
             operator_token_file=folder / "token",
@@ -519,11 +551,7 @@ async def test_a_label_can_be_replaced_until_training_begins(kch: Trust) -> None
     assert (await send(first)).json()["replaced"] == [scan.patient.accession]
     assert np.array_equal(voxels(kch.folder / kch.manifest["cases"][0]["label"]["path"]), first)
     assert {dataset.Modality for dataset in await kch.archived(scan)} == {"MR"}
-    run = PrepareRun(run_id=RunId(uuid7()), project_id=kch.project_id, attempt=1, net="net1", payload={})
-    await kch.trainer.say(run, trust="KCH")
-    await eventually(
-        lambda: kch.db.fetchval("SELECT training FROM imaging_project WHERE project_id = $1", kch.project_id)
-    )
+    await kch.begin_training()
     refused = await send(second)
     assert (refused.status_code, refused.json()["code"]) == (409, "training-has-begun")
     assert np.array_equal(voxels(kch.folder / kch.manifest["cases"][0]["label"]["path"]), first)
@@ -571,3 +599,191 @@ async def test_deleting_a_project_leaves_nothing_of_it_and_tells_the_hub(kch: Tr
     assert await kch.db.fetchval("SELECT count(*) FROM study_accession WHERE project_id = $1", kch.project_id) == 0
     assert [await kch.has_archived(scan) for scan in scans] == [False, False]
     assert len(await kch.told(StudyImported)) == 2
+
+
+# --- a ready data set in the place of the studies -----------------------------------------------------------------
+
+
+async def ready_project(kch: Trust) -> None:
+    """Let the hub ask for a project whose cohort has no study yet."""
+    await kch.ask()
+    await eventually(lambda: kch.told(TrustImagesReady))
+
+
+@pytest.mark.requirement("NNU-12")
+async def test_a_ready_data_set_is_what_the_project_trains_on_and_nobodys_name_comes_along(
+    kch: Trust, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = f"Dataset123_{kch.mark}"
+    ready = make_dataset(kch.offered / name)
+    await ready_project(kch)
+    dry = await kch.register(name, dry_run=True)
+    assert (dry.status_code, dry.json()["problems"]) == (200, [])
+    assert await kch.told(DatasetAdopted) == []
+    assert not (kch.folder / "datasets").exists()
+
+    report = (await kch.register(name)).json()
+    assert report == dry.json() | {"dry_run": False}
+    assert (report["channels"], report["labels"]) == (["T1", "FLAIR"], {"core": 1, "oedema": 2})
+    assert report["cases_by_label"] == {"core": 3, "oedema": 2}
+    assert report["cases"] == {each: kch.key.dataset_case(each) for each in ready.names}
+    manifest = kch.manifest
+    assert (manifest["channels"], manifest["labels"]) == (report["channels"], report["labels"])
+    assert [case["case"] for case in manifest["cases"]] == sorted(report["cases"].values())
+    by_case = {case["case"]: case for case in manifest["cases"]}
+    for number, original in enumerate(ready.names):
+        case = by_case[report["cases"][original]]
+        assert case["study"] is None
+        for kind, file in enumerate([*case["images"], case["label"]]):
+            assert np.array_equal(voxels(kch.folder / file["path"]), voxels_of(number, kind))
+            assert sha256(kch.folder / file["path"]) == file["sha256"]
+
+    rows = await kch.db.fetch(
+        "SELECT convert_from(payload, 'UTF8') AS body, key, actor FROM event_log WHERE key = $1", str(kch.project_id)
+    )
+    files = " ".join(str(path.relative_to(kch.settings.data)) for path in kch.settings.data.rglob("*"))
+    for place in (str([dict(row) for row in rows]), "".join(capfd.readouterr()), files, json.dumps(manifest)):
+        assert "SMITH" not in place
+
+
+@pytest.mark.requirement("NNU-12")
+async def test_the_hub_is_told_once_what_a_data_set_holds(kch: Trust) -> None:
+    name = f"Dataset129_{kch.mark}"
+    make_dataset(kch.offered / name)
+    await ready_project(kch)
+    report = (await kch.register(name)).json()
+    assert (await kch.register(name)).json() == report
+    [event] = await kch.told(DatasetAdopted)
+    assert (event.name, event.cases, event.dataset_sha256) == (name, 3, report["sha256"])
+    assert event.manifest_sha256 == sha256(kch.folder / "manifest.json")
+    [told] = await kch.told(TrustRegisteredDataset)
+    assert (told.cases, told.channels, told.dataset_sha256) == (3, ["T1", "FLAIR"], report["sha256"])
+    assert [(ready.imported, ready.failed) for ready in await kch.told(TrustImagesReady)] == [(0, 0), (3, 0)]
+    assert [(each.labelled, each.labels) for each in await kch.told(TrustRegisteredLabels)] == [(3, report["labels"])]
+
+
+@pytest.mark.requirement("NNU-12")
+async def test_studies_wait_behind_a_data_set_until_it_is_given_up(kch: Trust) -> None:
+    name, scan = f"Dataset130_{kch.mark}", kch.scan(0)
+    make_dataset(kch.offered / name)
+    await ready_project(kch)
+    await kch.register(name)
+    await kch.fill_pacs(scan)
+    await kch.freeze(scan)
+    await kch.ask()
+    await kch.reach(**{kch.case(scan): "queued"})
+    assert not await Importer(kch.app.state.side).import_one_study()
+    refused = await send_labels(kch, scan)
+    assert (refused.status_code, refused.json()["code"]) == (409, "dataset-registered")
+    projects = (await kch.http.get("/api/imaging/trust/projects")).json()
+    [mine] = [project for project in projects if project["project_id"] == str(kch.project_id)]
+    assert (mine["dataset"]["name"], mine["dataset"]["cases"], mine["counts"]["queued"]) == (name, 3, 1)
+    assert len(await kch.told(TrustImagesReady)) == 2
+
+    assert (await kch.http.delete(kch.dataset)).status_code == 204
+    assert len(await kch.told(DatasetDropped)) == len(await kch.told(TrustWithdrewDataset)) == 1
+    assert list((kch.folder / "datasets").iterdir()) == []
+    await kch.imported(scan)
+    await eventually(lambda: _lists(kch, scan))
+    assert len(await eventually(lambda: _ready_again(kch))) == 3
+    again = await kch.http.delete(kch.dataset)
+    assert (again.status_code, again.json()["code"]) == (404, "dataset-not-registered")
+
+
+async def _ready_again(kch: Trust) -> list[Any]:
+    return (await kch.told(TrustImagesReady)) if len(await kch.told(TrustImagesReady)) > 2 else []
+
+
+async def _lists(kch: Trust, scan: Scan) -> bool:
+    return [case["case"] for case in kch.manifest["cases"]] == [kch.case(scan)]
+
+
+@pytest.mark.requirement("NNU-12")
+async def test_a_data_set_that_can_not_be_used_is_told_in_full_and_changes_nothing(kch: Trust, tmp_path: Path) -> None:
+    name = f"Dataset124_{kch.mark}"
+    ready = make_dataset(kch.offered / name, cases=101)
+    for each in ready.names:
+        ready.label(each).unlink()
+    await ready_project(kch)
+    before = (kch.folder / "manifest.json").read_bytes() if (kch.folder / "manifest.json").exists() else None
+    answer = await kch.register(name)
+    assert (answer.status_code, answer.json()["code"]) == (422, "dataset-not-usable")
+    report = answer.json()["report"]
+    assert (len(report["problems"]), report["problems_in_all"], report["sha256"]) == (100, 101, None)
+    assert report["problems"][0] == {"file": f"labelsTr/{ready.names[0]}.nii.gz", "problem": "is missing"}
+    dry = await kch.register(name, dry_run=True)
+    assert (dry.status_code, dry.json()["problems"]) == (200, report["problems"])
+    make_dataset(tmp_path / name)
+    (kch.offered / f"Dataset125_{kch.mark}").symlink_to(tmp_path / name)
+    for other, status, code in (
+        (f"Dataset999_{kch.mark}", 404, "dataset-not-found"),
+        (f"Dataset125_{kch.mark}", 422, "dataset-not-usable"),
+        ("../data", 422, "name-not-valid"),
+        ("Brain", 422, "name-not-valid"),
+    ):
+        answer = await kch.register(other)
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
+    after = (kch.folder / "manifest.json").read_bytes() if (kch.folder / "manifest.json").exists() else None
+    assert before == after
+    assert await kch.told(DatasetAdopted) == []
+    kch.project_id = ProjectId(uuid7())
+    answer = await kch.register(name)
+    assert (answer.status_code, answer.json()["code"]) == (404, "project-not-found")
+
+
+@pytest.mark.requirement("NNU-12")
+async def test_a_data_set_can_be_replaced_until_training_begins(kch: Trust) -> None:
+    first, second = f"Dataset126_{kch.mark}", f"Dataset127_{kch.mark}"
+    make_dataset(kch.offered / first)
+    make_dataset(kch.offered / second, cases=2)
+    await ready_project(kch)
+    one = (await kch.register(first)).json()
+    two = (await kch.register(second)).json()
+    assert one["sha256"] != two["sha256"]
+    assert [folder.name for folder in (kch.folder / "datasets").iterdir()] == [two["sha256"]]
+    assert len(kch.manifest["cases"]) == 2
+    await kch.begin_training()
+    for refused in (await kch.register(first), await kch.register(first, dry_run=True)):
+        assert (refused.status_code, refused.json()["code"]) == (409, "training-has-begun")
+    refused = await kch.http.delete(kch.dataset)
+    assert (refused.status_code, refused.json()["code"]) == (409, "training-has-begun")
+    assert (await kch.register(second)).json() == two
+    assert len(await kch.told(DatasetAdopted)) == len(await kch.told(TrustRegisteredDataset)) == 2
+    assert len(kch.manifest["cases"]) == 2
+    await kch.hub.say(DeleteImages(project_id=kch.project_id), trust="KCH")
+    await eventually(lambda: kch.told(TrustDeletedImages))
+    assert not kch.folder.exists()
+    assert await kch.db.fetchval("SELECT count(*) FROM dataset WHERE project_id = $1", kch.project_id) == 0
+
+
+@pytest.mark.requirement("NNU-12")
+async def test_the_start_holds_a_data_sets_list_against_what_was_registered(alone: Trust) -> None:
+    name = "Dataset128_Brain"
+    make_dataset(alone.offered / name)
+    async with alone.running(datasets=None):
+        await ready_project(alone)
+        answer = await alone.register(name)
+        assert (answer.status_code, answer.json()["code"]) == (404, "datasets-not-offered")
+    async with alone.running():
+        report = (await alone.register(name)).json()
+    [told] = await alone.told(TrustRegisteredDataset)
+    assert told.cases == "suppressed"
+    assert {each.labelled for each in await alone.told(TrustRegisteredLabels)} == {"suppressed"}
+    whole = (alone.folder / "manifest.json").read_bytes()
+    (alone.folder / "manifest.json").unlink()
+    lost = alone.folder / "datasets" / ("0" * 64)  # what a process that was lost in the middle leaves
+    lost.mkdir()
+    async with alone.running():
+        await eventually(lambda: asyncio.to_thread((alone.folder / "manifest.json").exists))
+        assert (alone.folder / "manifest.json").read_bytes() == whole
+        await eventually(lambda: _is_gone(lost))
+    (alone.folder / "datasets" / report["sha256"] / "manifest.json").write_bytes(b"{}")
+    async with alone.running():
+        await eventually(lambda: _is_gone(alone.folder / "manifest.json"))
+        assert (await alone.register(name)).json() == report
+        assert (alone.folder / "manifest.json").read_bytes() == whole
+    assert [folder.name for folder in (alone.folder / "datasets").iterdir()] == [report["sha256"]]
+
+
+async def _is_gone(file: Path) -> bool:
+    return not await asyncio.to_thread(file.exists)

@@ -25,7 +25,7 @@ from flip_chassis.testing import (
 from flip_contracts.auth import Role, UserDisabled
 from flip_contracts.base import ModelId, NetName, ProjectId, RunId, TrustCode, UserId
 from flip_contracts.cohort import CohortAnswered, CohortQuerySaved, Outcome
-from flip_contracts.imaging import ImagingReady, LabelsRegistered
+from flip_contracts.imaging import DatasetWithdrawn, ImagingReady, LabelsRegistered
 from flip_contracts.projects import (
     EnrichmentConfirmed,
     ModelCreated,
@@ -394,6 +394,11 @@ async def test_enrichment_is_confirmed_once_every_approving_trust_has_images_and
     answer = await projects.post(f"/{project}/enrichment", ada)
     assert code(answer) == (409, "enrichment-not-ready")
     assert answer.json()["missing"] == [{"trust": "KCH", "code": "labels-not-registered"}]
+    await projects.images_at(project, "KCH")
+    await projects.speakers["imaging"].say(DatasetWithdrawn(project_id=project, trust="KCH"))
+    await projects.heard("SELECT count(*) FROM trust_images WHERE project_id = $1 AND NOT images_ready", project, of=1)
+    answer = await projects.post(f"/{project}/enrichment", ada)
+    assert answer.json()["missing"] == [{"trust": "KCH", "code": "images-not-ready"}]
     await projects.images_at(project, "KCH")
     enrichment = (await projects.post(f"/{project}/enrichment", ada)).json()["enrichment"]
     assert (enrichment["by"], enrichment["trusts"]) == (f"user:{ada.user_id}", ["KCH"])

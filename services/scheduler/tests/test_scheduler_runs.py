@@ -25,7 +25,7 @@ from flip_contracts.files import (
     ModelFileUploaded,
     ResultsPublished,
 )
-from flip_contracts.imaging import ImagingReady, LabelsRegistered
+from flip_contracts.imaging import DatasetWithdrawn, ImagingReady, LabelsRegistered
 from flip_contracts.projects import (
     ApprovalWithdrawn,
     EnrichmentConfirmed,
@@ -276,6 +276,19 @@ async def test_training_before_its_time_is_refused_with_all_that_is_missing_and_
     assert [each.get("field") for each in problem["missing"][3:]] == ["payload.num_rounds", "payload.rounds"]
     runs = await world.http.get("/api/scheduler/runs", headers=headers, params={"project_id": str(model.project_id)})
     assert runs.json() == []
+
+
+@pytest.mark.requirement("NNU-12")
+async def test_training_waits_for_images_again_once_a_ready_data_set_is_given_up(world: World) -> None:
+    model, headers = await world.ready_model()
+    await world.imaging.say(DatasetWithdrawn(project_id=model.project_id, trust=world.trusts[0]))
+
+    async def waits() -> bool:
+        answer = await world.http.post("/api/scheduler/runs", headers=headers, json=world.request(model))
+        missing = answer.json().get("missing", [])
+        return [(each["code"], each.get("trusts")) for each in missing] == [("images-not-ready", world.trusts[:1])]
+
+    await eventually(waits)
 
 
 @pytest.mark.requirement("RUN-2")
