@@ -663,6 +663,29 @@ async def test_the_hub_is_told_once_what_a_data_set_holds(kch: Trust) -> None:
 
 
 @pytest.mark.requirement("NNU-12")
+async def test_what_stands_in_for_the_studies_is_found_again_by_replay(kch: Trust) -> None:
+    first, second = f"Dataset131_{kch.mark}", f"Dataset132_{kch.mark}"
+    make_dataset(kch.offered / first)
+    make_dataset(kch.offered / second, cases=2)
+    await ready_project(kch)
+    await kch.register(first)
+    await kch.http.delete(kch.dataset)
+    await kch.register(second)
+    rebuilds = "/api/imaging/operations/rebuilds"
+    asked = (await kch.http.post(rebuilds, json={"swap": False})).json()
+
+    async def rebuilt() -> dict[str, Any] | None:
+        found = (await kch.http.get(f"{rebuilds}/{asked['rebuild_id']}")).json()
+        return found if found["state"] in {"done", "failed"} else None
+
+    found = await eventually(rebuilt, within_s=PATIENCE_S)
+    assert found["state"] == "done", found
+    [compared] = [each for each in found["tables"] if each["table"] == "dataset"]
+    assert compared["standing"] > 0
+    assert compared["differing"] == 0
+
+
+@pytest.mark.requirement("NNU-12")
 async def test_studies_wait_behind_a_data_set_until_it_is_given_up(kch: Trust) -> None:
     name, scan = f"Dataset130_{kch.mark}", kch.scan(0)
     make_dataset(kch.offered / name)
