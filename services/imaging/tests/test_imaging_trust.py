@@ -693,9 +693,11 @@ async def test_studies_wait_behind_a_data_set_until_it_is_given_up(kch: Trust) -
     await kch.register(name)
     await kch.fill_pacs(scan)
     await kch.freeze(scan)
+    told = await kch.told(TrustImportProgressed)
     await kch.ask()
     await kch.reach(**{kch.case(scan): "queued"})
     assert not await Importer(kch.app.state.side).import_one_study()
+    assert await kch.told(TrustImportProgressed) == told
     refused = await send_labels(kch, scan)
     assert (refused.status_code, refused.json()["code"]) == (409, "dataset-registered")
     projects = (await kch.http.get("/api/imaging/trust/projects")).json()

@@ -182,9 +182,14 @@ def read_dataset(folder: Path) -> tuple[Description, list[CaseFiles], list[Datas
     """
     if problem := _not_within(folder / DESCRIPTION, folder):
         raise _not_usable([problem])
-    if (folder / DESCRIPTION).stat().st_size > LARGEST_DESCRIPTION_BYTES:
+    try:
+        with (folder / DESCRIPTION).open("rb") as file:
+            content = file.read(LARGEST_DESCRIPTION_BYTES + 1)
+    except OSError:
+        raise _not_usable(["can't be opened"]) from None
+    if len(content) > LARGEST_DESCRIPTION_BYTES:
         raise _not_usable(["is larger than 4 MiB"])
-    description = read_description((folder / DESCRIPTION).read_bytes())
+    description = read_description(content)
     cases, problems = _find_cases(folder, description)
     if len(cases) != description.num_training and not problems:
         told = f"numTraining: says {description.num_training}, but there are {len(cases)} cases"

@@ -60,7 +60,9 @@ class TrustSide:
         if dataset is None:
             return False
         try:
-            self.folders.list_of_dataset(project_id, dataset.dataset_sha256, dataset.manifest_sha256)
+            await asyncio.to_thread(
+                self.folders.list_of_dataset, project_id, dataset.dataset_sha256, dataset.manifest_sha256
+            )
         except ListDamaged:
             return False
         return True
