@@ -177,6 +177,10 @@ class Layout:
         """Where a Trust's imaging and trainer-node keep images, labels and prepared data sets."""
         return self.folder(trust, "data")
 
+    def datasets(self, trust: str) -> Path:
+        """Where a Trust's operator lays ready nnU-Net data sets."""
+        return self.folder(trust, "datasets")
+
     def kits(self, net: Net) -> Path:
         """The provisioned kits of a net: its server's, the hub's driver's, and one a Trust."""
         return self.state / "kits" / net.name

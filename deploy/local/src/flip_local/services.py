@@ -130,7 +130,7 @@ def _service(
         after=(f"databases-{owner}", "topics", *after),
         ports=(port,),
         environment={**common, **own},
-        folders=(layout.data(owner),) if owner != HUB else (),
+        folders=(layout.data(owner), layout.datasets(owner)) if owner != HUB else (),
         stop_s=20,
     )
 
@@ -172,6 +172,7 @@ def _images(layout: Layout, trust: str) -> Environment:
     pacs_user, pacs_password = credentials.orthanc("pacs", trust)
     archive_user, archive_password = credentials.orthanc("archive", trust)
     return {
+        "FLIP_DATASETS": str(layout.datasets(trust)),
         "FLIP_PACS_HOST": "127.0.0.1",
         "FLIP_PACS_DICOM_PORT": str(layout.port(f"pacs-dicom-{trust}")),
         "FLIP_PACS_AET": orthanc.title("pacs", trust),
