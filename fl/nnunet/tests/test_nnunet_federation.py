@@ -234,6 +234,19 @@ def test_a_site_that_has_lost_its_state_goes_on_and_says_so(trained: Ran, data: 
     assert outcome.weights_digest != trained.outcome.weights_digest
 
 
+@pytest.mark.requirement("NNU-9")
+@pytest.mark.requirement("NNU-10")
+def test_the_seal_of_a_resumed_run_begins_with_the_round_that_it_went_on_from(
+    trained: Ran, data: dict[str, Path], tmp_path: Path
+):
+    shutil.copytree(trained.work / "hub" / "rounds", tmp_path / "hub" / "rounds")
+    resumed = job(start=1)
+    outcome = federate(WorkersHere(data, tmp_path, resumed), resumed, FolderStore(tmp_path / "hub"), lambda _: None)
+    whole, _ = check(trained.outcome.results.archive)
+    sealed, _ = check(outcome.results.archive)
+    assert sealed["rounds"] == {"0": whole["rounds"]["0"], "1": outcome.weights_digest}
+
+
 @pytest.mark.requirement("NNU-5")
 def test_the_order_of_regions_survives_a_transport_that_sorts_keys(tmp_path: Path):
     labels = {"background": 0, "whole": [1, 2], "lesion": 2}

@@ -192,7 +192,7 @@ class _Cohort:
 
 @dataclass(frozen=True, slots=True)
 class _Trained:
-    """The last round's weights, the digest of each round's, and the best round."""
+    """The last round's weights, the digest of each round's from that which it went on from, and the best round."""
 
     weights: Weights
     digests: dict[int, str]
@@ -302,11 +302,12 @@ class _Federation:
         payload = self._job.payload
         start = payload.starting_fed_round
         weights, standing = network.weights, Standing()
+        digests: dict[int, str] = {}
         if start:
             weights, standing = self._store.load_round(start - 1), self._store.load_standing(start - 1)
+            digests[start - 1] = weights_digest(weights)
         parameters = sum(array.size for array in network.weights.values())
         self._tell({"kind": "training-started", "round": start, "rounds": payload.num_rounds, "parameters": parameters})
-        digests: dict[int, str] = {}
         for number in range(start, payload.num_rounds):
             terms = RoundTerms(number, plan, weights, cohort.cases, self._job.largest_update)
             weights, digests[number], standing = self._round(terms, standing)
