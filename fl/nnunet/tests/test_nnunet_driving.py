@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from flip_nnunet.driving import REQUESTS, Connected, Refused, Request, Result, Submit, answer
+from flip_nnunet.testing.driver_suite import MALFORMED
 
 SUBMIT = {"op": "submit", "run_id": "r", "attempt": 1, "trusts": ["KCH"], "run_folder": "/r", "job": {"run_id": "r"}}
 
@@ -48,11 +49,7 @@ def test_an_attempt_is_submitted_by_its_token():
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("not json", "Expecting value"),
-        ("[1]", "dictionary"),
-        ('{"op": "reboot"}', "reboot"),
-        ('{"op": "status"}', "job"),
-        ('{"op": "status", "job": "x", "force": true}', "force"),
+        *MALFORMED,
         (json.dumps(SUBMIT | {"job": {}}), "run_id"),
         (json.dumps(SUBMIT | {"attempt": 0}), "attempt"),
     ],

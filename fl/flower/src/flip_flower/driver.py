@@ -39,6 +39,7 @@ from flwr.common.constant import SubStatus
 from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, StartRunRequest, StopRunRequest
 from flwr.proto.run_pb2 import Run
+from flwr.supercore.constant import NodeStatus
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.fab import Fab
@@ -55,7 +56,6 @@ from flip_flower.job import (
 from flip_flower.kit import AUTHORITY_CERTIFICATE, Net
 
 _PAGE = 50
-_ONLINE = "online"
 
 _STATES: dict[tuple[str, str], JobState] = {
     (RunState.PENDING, ""): "waiting",
@@ -85,7 +85,7 @@ class Driver:
         match request:
             case Connected():
                 nodes = self._server.ListNodes(ListNodesRequest()).nodes_info
-                return {"sites": sorted(node.name for node in nodes if node.status == _ONLINE)}
+                return {"sites": sorted(node.name for node in nodes if node.status == NodeStatus.ONLINE)}
             case Submit():
                 return {"job": self._submit(request)}
             case Status(job=job):

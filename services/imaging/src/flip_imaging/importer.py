@@ -170,13 +170,13 @@ class Importer:
                 async with db.transaction():
                     if await store.lock_project(db, project_id):
                         await self._list_project(db, project_id)
+                        await self._side.remove_other_datasets(db, project_id)
 
     async def _list_project(self, db: Connection, project_id: ProjectId) -> None:
         try:
             await self._side.write_manifest(db, project_id)
         except ListDamaged as damaged:
             log.error("a data set must be registered again", project_id=str(project_id), its_list_is=str(damaged))
-        await self._side.remove_other_datasets(db, project_id)
 
     async def _renew_leases(self) -> bool:
         async with self._side.stands.pool.acquire() as db:

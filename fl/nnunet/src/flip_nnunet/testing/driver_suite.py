@@ -12,6 +12,15 @@ from typing import Any, ClassVar
 
 import pytest
 
+MALFORMED = (
+    ("not json", "Expecting value"),
+    ("[1]", "dictionary"),
+    ('{"op": "reboot"}', "reboot"),
+    ('{"op": "status"}', "job"),
+    ('{"op": "status", "job": "x", "force": true}', "force"),
+)
+"""Lines that are no request, and what the refusal names."""
+
 
 class DriverSuite(ABC):
     """A framework's test class inherits the tests."""
@@ -28,9 +37,9 @@ class DriverSuite(ABC):
         """A driver of a net whose server is down."""
         folder = tmp_path_factory.mktemp("down")
         self.make_kits(folder)
-        command = [sys.executable, "-m", f"{self.package}.driver", "--admin-kit", str(folder / "admin")]
+        command = self._command(folder / "admin", folder / "jobs")
         process = subprocess.Popen(  # noqa: S603 - this project's own modules
-            [*command, "--jobs", str(folder / "jobs")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         yield process
         assert process.stdin is not None
@@ -40,11 +49,7 @@ class DriverSuite(ABC):
     @pytest.mark.parametrize(
         ("line", "named"),
         [
-            ("not json", "Expecting value"),
-            ("[1]", "dictionary"),
-            ('{"op": "reboot"}', "reboot"),
-            ('{"op": "status"}', "job"),
-            ('{"op": "status", "job": "x", "force": true}', "force"),
+            *MALFORMED,
             (
                 '{"op": "submit", "run_id": "r", "attempt": 1, "trusts": ["KCH"], "run_folder": "/r", "job": {}}',
                 "run_id",
@@ -64,18 +69,13 @@ class DriverSuite(ABC):
         assert (reply["id"], reply["ok"], reply["error"]["code"]) == ("q7", False, "net-unreachable")
 
     def test_a_folder_that_is_no_admin_kit_is_refused(self, tmp_path: Path):
-        command = [
-            sys.executable,
-            "-m",
-            f"{self.package}.driver",
-            "--admin-kit",
-            str(tmp_path),
-            "--jobs",
-            str(tmp_path),
-        ]
+        command = self._command(tmp_path, tmp_path)
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - as above
         assert done.returncode == 2
         assert "--admin-kit" in done.stderr
+
+    def _command(self, admin_kit: Path, jobs: Path) -> list[str]:
+        return [sys.executable, "-m", f"{self.package}.driver", "--admin-kit", str(admin_kit), "--jobs", str(jobs)]
 
 
 def answer(driver: subprocess.Popen[str], line: str) -> dict[str, Any]:
