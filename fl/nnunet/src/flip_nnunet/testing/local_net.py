@@ -25,12 +25,12 @@ PREDICTIONS = {"KCH": "masks", "UCLH": "scores"}
 DEADLINE_S = 400.0
 
 
-def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S, *, every_s: float = 0.1) -> Any:
     """The first true value of `condition`; fails the test after the deadline, saying what was waited for."""
     deadline = time.monotonic() + deadline_s
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {deadline_s:g} s for: {what}"
-        time.sleep(0.1)
+        time.sleep(every_s)
     return value
 
 
@@ -126,8 +126,11 @@ class LocalNet(ABC):
         return self.ask(op="status", job=job)["state"]
 
     def wait_for_end(self, job: str) -> str:
+        """How the job ended; asks as often as the platform does, for each question costs the net's server time."""
         return wait_until(
-            lambda: state if (state := self.state(job)) not in {"waiting", "running"} else None, f"the end of {job}"
+            lambda: state if (state := self.state(job)) not in {"waiting", "running"} else None,
+            f"the end of {job}",
+            every_s=1.0,
         )
 
     def events(self, run_id: str, kind: str | None = None) -> list[dict[str, Any]]:
