@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,9 @@ import nibabel
 import numpy as np
 from flip.data import ACCESSION, COHORT, IMAGES, PROJECT, query_digest
 from flip_nnunet.message import Answers, Message
+from flip_nnunet.testing.local_net import TRUSTS, LocalNet
 
+from flip_apps import hostile
 from flip_apps.files import FOLDER
 from flip_apps.job import APP, AppJob
 from flip_apps.site import DATA, AppWorker, Load
@@ -21,6 +24,7 @@ from flip_apps.site import DATA, AppWorker, Load
 PROJECT_ID = "a-project"
 QUERY = query_digest("SELECT accession_id FROM omop.imaging_occurrence")
 SIZE = (12, 12, 12)
+_SECRETS = {"client.key", "server.key", "key.pem", "executor.secret"}
 
 
 def write_project(folder: Path, studies: int, seed: int, *, images: bool = True) -> None:
@@ -75,6 +79,42 @@ def give_files(files: Mapping[str, bytes], run_folder: Path) -> None:
         file = run_folder / FOLDER / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
+
+
+def with_tries(files: Mapping[str, bytes], script: str, line: str, report: str, net: LocalNet) -> dict[str, bytes]:
+    """The app, but for this: before `line` of its `script` it tries to get out of its box, and reports its `tries`."""
+    source, folder = files[script].decode(), Path(script).parent
+    before, found, _ = source.partition(line)
+    assert found, f"{script} has no such line"
+    margin = "\n" + before[before.rfind("\n") + 1 :]
+    module = ".".join([*folder.parts, Path(hostile.__file__).stem])
+    added = margin.join([f"from {module} import failed", "tries = failed()", report, ""])
+    return {
+        **files,
+        script: source.replace(line, added + line, 1).encode(),
+        str(folder / "hostile.py"): Path(hostile.__file__).read_bytes(),
+        str(folder / "targets.json"): json.dumps(_targets(net)).encode(),
+    }
+
+
+def _targets(net: LocalNet) -> dict[str, Any]:
+    """Its server, places elsewhere, another project's image, every key of its kits and the process that runs it."""
+    other = net.runs / TRUSTS[0] / "another-projects" / "image.nii.gz"
+    other.parent.mkdir(exist_ok=True)
+    other.write_bytes(b"theirs")
+    secrets = [other, *(file for file in net.kits.rglob("*") if file.name in _SECRETS)]
+    return {
+        "addresses": [("127.0.0.1", net.port), ("192.0.2.1", 443), ("10.0.0.1", 5432)],
+        "secrets": {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in secrets},
+        "process": os.getpid(),
+        "bytes": 100 * 2**30,
+    }
+
+
+def tries_of(files: Mapping[str, bytes]) -> int:
+    """How often an app `with_tries` tries each time."""
+    [targets] = (json.loads(content) for name, content in files.items() if Path(name).name == "targets.json")
+    return len(targets["addresses"]) + len(targets["secrets"]) + 3
 
 
 class AppsHere:

@@ -34,6 +34,10 @@ def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEAD
     return value
 
 
+OUTPUT_MIB = 8 * 1024
+"""How much a run may write at a site."""
+
+
 class LocalNet(ABC):
     """Starts, kills and asks the parts of one net. Parts are named `server`, `KCH`, `UCLH`."""
 
@@ -55,7 +59,8 @@ class LocalNet(ABC):
         self.runs = folder / "runs"
         self.hub = folder / "hub"
         self._keepers: dict[str, subprocess.Popen[bytes]] = {}
-        self.make_kits(self._free_port())
+        self.port = self._free_port()
+        self.make_kits(self.port)
         self._driver = subprocess.Popen(  # noqa: S603 - this package's own modules
             self._module("driver", "--admin-kit", self.kits / "admin", "--jobs", folder / "jobs"),
             stdin=subprocess.PIPE,
@@ -69,7 +74,12 @@ class LocalNet(ABC):
         command = self._module("server", "--kit", kit)
         if part != "server":
             command = self._module("client", "--kit", kit, "--site", part)
-        told = {"RUNS": str(self.runs / part), "MINIMUM_CASES": "1", "PREDICTIONS": PREDICTIONS.get(part, "scores")}
+        told = {
+            "RUNS": str(self.runs / part),
+            "MINIMUM_CASES": "1",
+            "PREDICTIONS": PREDICTIONS.get(part, "scores"),
+            "SANDBOX": json.dumps({"output_mib": OUTPUT_MIB}),
+        }
         environment = os.environ | {f"{self.package.upper()}_{name}": value for name, value in told.items()}
         self._keepers[part] = subprocess.Popen(  # noqa: S603 - this package's own modules
             command, env=environment, stdout=self._log(part), stderr=subprocess.STDOUT
