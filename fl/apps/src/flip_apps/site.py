@@ -113,9 +113,12 @@ class AppWorker(Operations):
     data: the run's folder, with `app_data/` in it; only read.
     work: the site's folder for `runs/<run id>/`.
     minimum_cases: the site's disclosure threshold: with fewer studies it takes no part.
+    boxed: whether walls of its own keep this process from the site's kit and from other projects' data.
     """
 
-    def __init__(self, site: str, data: Path, work: Path, job: AppJob, minimum_cases: int, load: Load) -> None:
+    def __init__(
+        self, site: str, data: Path, work: Path, job: AppJob, minimum_cases: int, load: Load, *, boxed: bool
+    ) -> None:
         super().__init__(
             {
                 "install": self._install,
@@ -133,6 +136,7 @@ class AppWorker(Operations):
         self.job = job
         self.minimum_cases = minimum_cases
         self.load = load
+        self.boxed = boxed
         self.app: App | None = None
         self.has_trained = False
 
@@ -142,6 +146,10 @@ class AppWorker(Operations):
 
     def _install(self, message: Message) -> Message:
         """Take the app's files (arrays) and load them. -> meta versions, local_model, each_round."""
+        if not self.boxed:
+            raise SiteFailed(
+                "app-not-boxed", "the site runs an app only in a box of its own, and its workers make none"
+            )
         self._check_data()
         files = from_arrays(message.arrays)
         try:

@@ -82,7 +82,7 @@ class AppsHere:
 
     def __init__(self, loads: Mapping[str, Load], data: Path, work: Path, job: AppJob, minimum_cases: int = 1) -> None:
         self.workers = {
-            site: AppWorker(site, data / site / job.run_id, work / site, job, minimum_cases, load)
+            site: AppWorker(site, data / site / job.run_id, work / site, job, minimum_cases, load, boxed=True)
             for site, load in loads.items()
         }
 
