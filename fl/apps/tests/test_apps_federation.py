@@ -47,6 +47,7 @@ class Adds:
     spoil: Callable[[Weights], Weights] | None = None
     label: str = "LOSS"
     validates: bool = True
+    dice: float | None = None
     random: bool = False
     has_local_model: bool = True
     is_validated_each_round: bool = False
@@ -70,7 +71,8 @@ class Adds:
     def validate(self, owner: str, weights: Weights) -> dict[str, float]:
         if not self.validates:
             raise CodeOfTheAppFailed("patient ACC00001")
-        return {"mean": float(weights["w"].mean())}
+        dice = {} if self.dice is None else {"dice": self.dice}
+        return {"mean": float(weights["w"].mean())} | dice
 
     def close(self) -> None:
         return
@@ -270,6 +272,8 @@ def test_an_attempt_that_finished_says_where_its_results_are_in_its_last_line(tm
         (lambda new: new | {"extra": new["w"]}, "wrong-tensors"),
         (lambda new: {"w": new["w"].astype(np.float64)}, "wrong-dtype"),
         (lambda new: {"w": new["w"] + 1e6}, "update-too-large"),
+        (lambda new: {"w": new["w"].astype(object)}, "app-answer-invalid"),
+        (lambda new: {"w": new["w"].astype(np.complex64)}, "app-answer-invalid"),
     ],
 )
 def test_a_contribution_that_can_not_count_is_left_out_of_its_round(
@@ -338,6 +342,16 @@ def test_a_validator_that_fails_stops_the_run_unless_errors_are_ignored(tmp_path
     outcome = federation.run()
     assert {site: len(found) for site, found in validation(outcome).items()} == {"KCH": 3, "UCLH": 0}
     assert {line["site"] for line in federation.kinds("result-ignored")} == {"UCLH"}
+
+
+@pytest.mark.requirement("RUN-10")
+@pytest.mark.parametrize("none", [float("nan"), float("inf")])
+def test_a_metric_of_validation_that_is_no_number_is_null_in_the_results_and_no_point(tmp_path: Path, none: float):
+    apps = adding(is_validated_each_round=True)
+    federation = Federation(tmp_path, {}, {"KCH": apps["KCH"] | {"dice": none}, "UCLH": apps["UCLH"] | {"dice": 0.5}})
+    found = validation(federation.run())
+    assert {site: by_model[GLOBAL]["dice"] for site, by_model in found.items()} == {"KCH": None, "UCLH": 0.5}
+    assert [line["site"] for line in federation.kinds("metric") if line["name"] == "dice"] == ["UCLH"]
 
 
 @pytest.mark.requirement("RUN-9")

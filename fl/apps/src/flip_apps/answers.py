@@ -33,7 +33,7 @@ class _Round(BaseModel):
 class _Validated(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    metrics: Annotated[dict[_Label, _Number], Field(max_length=_MOST_METRICS)]
+    metrics: Annotated[dict[_Label, _Number | None], Field(max_length=_MOST_METRICS)]
 
 
 class AnswerInvalid(ValueError):
@@ -53,8 +53,8 @@ def said_in_round(answer: Message) -> tuple[list[Point], float | None]:
     return [Point(**point.model_dump()) for point in said.points], said.score
 
 
-def validated(answer: Message) -> dict[str, float]:
-    """The metrics in an answer to `validate`. Raises `AnswerInvalid`."""
+def validated(answer: Message) -> dict[str, float | None]:
+    """The metrics in an answer to `validate`, None for one that was not finite. Raises `AnswerInvalid`."""
     try:
         return _Validated.model_validate(answer.meta).metrics
     except ValidationError as error:

@@ -39,8 +39,8 @@ _OFFERED = ("local_model", "each_round")
 _MOST_STEPS = 10**9
 """No site has done more iterations in a round; a larger number would only be there to outweigh the others."""
 
-Validation = dict[str, dict[str, dict[str, float]]]
-"""Metrics by the site that validated and by whose model it was."""
+Validation = dict[str, dict[str, dict[str, float | None]]]
+"""Metrics by the site that validated and by whose model it was; None for one that was not finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,8 @@ class _AppFederation:
         answers = self._usable("validate", self.sites.ask("validate", Message({"owner": GLOBAL_MODEL}, weights)))
         for site, answer in answers.items():
             for name, value in validated(answer).items():
-                self._tell_point(number, site, Point(name, value, float(number)))
+                if value is not None:
+                    self._tell_point(number, site, Point(name, value, float(number)))
 
     def _round(self, number: int, weights: Weights, *, validating: bool) -> Weights:
         started, names = time.monotonic(), self.sites.names()

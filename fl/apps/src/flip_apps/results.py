@@ -25,8 +25,8 @@ class AppResults:
 
     weights: Weights
     best: Weights | None
-    validation: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """By the site that validated, then by whose model it was, the metrics."""
+    validation: Mapping[str, Mapping[str, Mapping[str, float | None]]]
+    """By the site that validated, then by whose model it was, the metrics; None for one that was not finite."""
     record: Json
     """What the seal says beside the digests of the files."""
 

@@ -7,6 +7,7 @@ of the net.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
 import os
@@ -33,6 +34,8 @@ from flip_apps.job import AppJob
 
 _LOG = logging.getLogger(__name__)
 
+NUMBERS = "biuf"
+"""The kinds of numpy's types that travel, on every framework."""
 DATA = "app_data"
 """Where the Trust's worker prepares a project's data below a run's folder (`flip.data`)."""
 
@@ -95,7 +98,7 @@ class App(Protocol):
         ...
 
     def validate(self, owner: str, weights: Weights) -> dict[str, float]:
-        """Metrics of a model on this site's data; `owner` says whose it is."""
+        """Metrics of a model on this site's data, finite or not; `owner` says whose it is."""
         ...
 
     def close(self) -> None:
@@ -139,6 +142,12 @@ class AppWorker(Operations):
         self.boxed = boxed
         self.app: App | None = None
         self.has_trained = False
+
+    def handle(self, operation: str, message: Message) -> Message:
+        """As any site does; what an app gives that could not travel is a failure: sending it would end the trainer."""
+        answer = super().handle(operation, message)
+        unfit = _unfit(answer)
+        return answer if unfit is None else SiteFailure("app-answer-invalid", f"{operation}: {unfit}").as_message()
 
     def unexpected(self, error: Exception) -> SiteFailure:
         """What the hub hears of an error in the app's code: its type and the place, as its text may tell of data."""
@@ -186,7 +195,7 @@ class AppWorker(Operations):
             "state": state,
             "seconds": round(time.monotonic() - started, 3),
             "points": [asdict(point) for point in trained.points if _is_finite(point)],
-            "score": trained.score,
+            "score": None if trained.score is None else _finite("score", trained.score),
         }
         return Message(meta, trained.weights)
 
@@ -195,8 +204,9 @@ class AppWorker(Operations):
         return Message(arrays=self._loaded.local_model())
 
     def _validate(self, message: Message) -> Message:
-        """Validate the model in the arrays, of meta owner. -> meta metrics."""
-        return Message({"metrics": self._loaded.validate(str(message.meta["owner"]), message.arrays)})
+        """Validate the model in the arrays, of meta owner. -> meta metrics, None for one that is not finite."""
+        metrics = self._loaded.validate(str(message.meta["owner"]), message.arrays)
+        return Message({"metrics": {name: _finite(name, value) for name, value in metrics.items()}})
 
     def _stop(self, _: Message) -> Message:
         app, self.app = self.app, None
@@ -246,6 +256,26 @@ class AppWorker(Operations):
             if Path(frame.filename).is_relative_to(folder):
                 return f" at {Path(frame.filename).relative_to(folder)}:{frame.lineno}"
         return ""
+
+
+def _finite(name: str, value: float) -> float | None:
+    """A number as JSON has it, None for NaN and infinity: a Dice where nothing is to be found is often none."""
+    if math.isfinite(value):
+        return value
+    _LOG.warning("the metric %s is %s", name, value)
+    return None
+
+
+def _unfit(answer: Message) -> str | None:
+    """Why an answer can't travel; None if it can. Names are the app's and are not repeated."""
+    try:
+        json.dumps(answer.meta, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        return f"what it says is not JSON ({type(error).__name__})"
+    for name, array in answer.arrays.items():
+        if not isinstance(name, str) or not isinstance(array, np.ndarray) or array.dtype.kind not in NUMBERS:
+            return "a tensor is no array of numbers"
+    return None
 
 
 def _is_finite(point: Point) -> bool:

@@ -245,7 +245,7 @@ def _points(context: FLContext) -> list[Point]:
     if data is None:
         return []
     value: Any = data.value
-    axis = data.kwargs.get(X_LABEL, "round" if data.step is None else "step")
+    axis = str(data.kwargs.get(X_LABEL, "round" if data.step is None else "step"))
     x = data.kwargs.get(X_VALUE, data.step)
     place = float(context.get_prop(AppConstants.CURRENT_ROUND, 0) if x is None else x)
     match data.data_type:
