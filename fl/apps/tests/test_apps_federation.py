@@ -48,13 +48,22 @@ class Adds:
     label: str = "LOSS"
     validates: bool = True
     dice: float | None = None
+    fails_to_load: bool = False
+    first: float | None = 0.0
+    submits: Callable[[Weights], Weights] | None = None
     random: bool = False
     has_local_model: bool = True
     is_validated_each_round: bool = False
     mine: Weights = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.fails_to_load:
+            raise CodeOfTheAppFailed("patient ACC00001")
+
     def first_weights(self) -> Weights:
-        return {"w": np.zeros(4, np.float32)}
+        if self.first is None:
+            raise CodeOfTheAppFailed("patient ACC00001")
+        return {"w": np.full(4, self.first, np.float32)}
 
     def train(self, number: int, weights: Weights) -> Trained:
         if number == self.fails_in:
@@ -66,7 +75,7 @@ class Adds:
         return Trained(new, self.steps, [Point(self.label, float(number), float(number))], score)
 
     def local_model(self) -> Weights:
-        return self.mine
+        return self.submits(self.mine) if self.submits else self.mine
 
     def validate(self, owner: str, weights: Weights) -> dict[str, float]:
         if not self.validates:
@@ -196,6 +205,42 @@ def test_without_it_a_failing_trust_stops_the_run_and_nothing_it_said_is_repeate
     assert "CodeOfTheAppFailed" in stopped.value.excluded["UCLH"].detail
     assert "ACC00001" not in json.dumps(federation.told) + str(stopped.value.excluded)
     assert len(federation.kinds("round-complete")) == 1
+
+
+FAILING_EARLY = [
+    ("install", {"fails_to_load": True}, "app-failed"),
+    ("initialise", {"first": None}, "app-failed"),
+    ("initialise", {"first": float("nan")}, "not-finite"),
+]
+
+
+@pytest.mark.requirement("FILE-4")
+@pytest.mark.parametrize(("operation", "failing", "reason"), FAILING_EARLY)
+def test_with_ignore_result_error_a_run_goes_on_without_a_trust_whose_app_can_not_begin(
+    tmp_path: Path, operation: str, failing: dict[str, Any], reason: str
+):
+    apps = adding() | {"KCH": failing}  # the first by name, which is asked for the first weights
+    federation = Federation(tmp_path, {"GLOBAL_ROUNDS": 2, "IGNORE_RESULT_ERROR": True}, apps)
+    outcome = federation.run()
+    assert model(outcome) == [8.0] * 4
+    assert federation.kinds("result-ignored") == [
+        {"kind": "result-ignored", "operation": operation, "site": "KCH", "reason": reason}
+    ]
+    assert validation(outcome).keys() == {"UCLH"}
+    assert "ACC00001" not in json.dumps(federation.told)
+
+
+@pytest.mark.requirement("FILE-4")
+@pytest.mark.parametrize(("operation", "failing", "reason"), FAILING_EARLY)
+@pytest.mark.parametrize("config", [{}, {"IGNORE_RESULT_ERROR": True}])
+def test_a_trust_whose_app_can_not_begin_stops_a_run_that_needs_it(
+    tmp_path: Path, operation: str, failing: dict[str, Any], reason: str, config: dict[str, Any]
+):
+    federation = Federation(tmp_path, config, adding() | {"KCH": failing})
+    minimum = {"minimum_sites": 2} if config else {}
+    with pytest.raises(SitesFailed, match=f"{operation} failed at KCH: {reason} "):
+        federation.run(**minimum)
+    assert not federation.kinds("training-started")
 
 
 @pytest.mark.requirement("RUN-4")
@@ -352,6 +397,38 @@ def test_a_metric_of_validation_that_is_no_number_is_null_in_the_results_and_no_
     found = validation(federation.run())
     assert {site: by_model[GLOBAL]["dice"] for site, by_model in found.items()} == {"KCH": None, "UCLH": 0.5}
     assert [line["site"] for line in federation.kinds("metric") if line["name"] == "dice"] == ["UCLH"]
+
+
+@pytest.mark.requirement("RUN-4", "RUN-10")
+@pytest.mark.parametrize(
+    ("submits", "reason"),
+    [
+        (lambda mine: {"w": np.full(4, np.nan, np.float32)}, "not-finite"),
+        (lambda mine: {"w": mine["w"][:1]}, "wrong-shape"),
+        (lambda mine: mine | {"extra": mine["w"]}, "wrong-tensors"),
+        (lambda mine: {"w": mine["w"].astype(np.float64)}, "wrong-dtype"),
+    ],
+)
+@pytest.mark.parametrize("ignoring", [True, False])
+def test_a_trusts_own_model_that_is_not_of_this_network_goes_to_no_trust_and_that_is_said(
+    tmp_path: Path, submits: Callable[[Weights], Weights], reason: str, ignoring: bool
+):
+    apps = adding() | {"UCLH": {"submits": submits}}
+    federation = Federation(tmp_path, {"IGNORE_RESULT_ERROR": ignoring}, apps)
+    found = validation(federation.run())
+    assert {site: set(by_model) for site, by_model in found.items()} == {key: {GLOBAL, "KCH"} for key in TRUSTS}
+    assert federation.kinds("result-ignored") == [
+        {"kind": "result-ignored", "operation": "submit_model", "site": "UCLH", "reason": reason}
+    ]
+
+
+@pytest.mark.requirement("RUN-9")
+def test_a_run_that_has_only_its_validation_left_asks_for_no_model_that_a_trust_has_not_trained(tmp_path: Path):
+    config = {"GLOBAL_ROUNDS": 2}
+    whole = Federation(tmp_path, config, adding()).run()
+    rest = Federation(tmp_path, config, adding()).run(starting_round=2)
+    assert rest.weights_digest == whole.weights_digest
+    assert {site: set(by_model) for site, by_model in validation(rest).items()} == {key: {GLOBAL} for key in TRUSTS}
 
 
 @pytest.mark.requirement("RUN-9")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from flip_contracts.apps import AppConfig
 from flip_nnunet.aggregation import Aggregate, aggregate
-from flip_nnunet.contribution import RoundTerms
+from flip_nnunet.contribution import ContributionExcluded, RoundTerms, check_tensors
 from flip_nnunet.federation import Sites, Store, Tell, tell_exported, told_of
 from flip_nnunet.message import (
     Answers,
@@ -88,6 +88,8 @@ class _AppFederation:
     files: Mapping[str, bytes]
     store: Store
     tell: Tell
+    names: list[str] = field(default_factory=list)
+    """The sites that take part: all, but for those whose app failed before the first round, where that may be."""
     best: Best | None = None
     versions: dict[str, Json] = field(default_factory=dict)
     digests: dict[int, str] = field(default_factory=dict)
@@ -95,12 +97,13 @@ class _AppFederation:
     """Each site's last value of each metric in the round under way."""
 
     def run(self) -> AppOutcome:
-        names = sorted(self.sites.names())
-        self.tell({"kind": "preparing", "sites": names})
+        self.names = sorted(self.sites.names())
+        self.tell({"kind": "preparing", "sites": self.names})
         offers = self._install()
-        weights = self._train(self._first_weights(names[0]), validating=offers.each_round)
+        weights = self._train(self._first_weights(), validating=offers.each_round)
         self.tell({"kind": "validating"})
-        validation = self._cross_validate(weights, names if offers.local_models else [])
+        has_trained = self.job.starting_round < self.config.global_rounds
+        validation = self._cross_validate(weights, self.names if offers.local_models and has_trained else [])
         self._let_go()
         results = self._export(weights, validation)
         tell_exported(self.tell, results)
@@ -110,17 +113,25 @@ class _AppFederation:
 
     def _install(self) -> Offers:
         """Give every site the app."""
-        replies = settle("install", self.sites.ask("install", Message(arrays=as_arrays(self.files))))
+        replies = self._usable("install", Message(arrays=as_arrays(self.files)), at_least=self._minimum_sites)
+        self.names = list(replies)
         self.versions = {site: reply.meta["versions"] for site, reply in replies.items()}
         return Offers(*(all(reply.meta[name] is True for reply in replies.values()) for name in _OFFERED))
 
-    def _first_weights(self, first: str) -> Weights:
-        """The network's first weights, of one site for all."""
-        weights = settle("initialise", self.sites.ask("initialise", Message(), [first]))[first].arrays
-        if not weights or not all(np.all(np.isfinite(array)) for array in weights.values()):
-            failure = SiteFailure("not-finite", "its first weights are none, or hold a value that is no finite number")
-            raise SitesFailed("initialise", {first: failure})
-        return weights
+    def _first_weights(self) -> Weights:
+        """The network's first weights: those of the first site that can make them, for all. The others are left out."""
+        failures: dict[str, SiteFailure] = {}
+        while True:
+            first = self.names[0]
+            [(_, answer)] = self.sites.ask("initialise", Message(), [first])
+            failure = failure_of(answer) or _unfit_to_begin(answer)
+            if failure is None:
+                return answer.arrays
+            failures[first] = failure
+            if len(self.names) <= self._minimum_sites:
+                raise SitesFailed("initialise", failures)
+            self._tell_ignored("initialise", first, failure)
+            self.names.remove(first)
 
     def _train(self, weights: Weights, *, validating: bool) -> Weights:
         start, rounds = self.job.starting_round, self.config.global_rounds
@@ -135,25 +146,24 @@ class _AppFederation:
 
     def _validate_round(self, number: int, weights: Weights) -> None:
         """Let every site validate what a round gave, and tell the metrics as points at that round."""
-        answers = self._usable("validate", self.sites.ask("validate", Message({"owner": GLOBAL_MODEL}, weights)))
-        for site, answer in answers.items():
+        for site, answer in self._usable("validate", Message({"owner": GLOBAL_MODEL}, weights)).items():
             for name, value in validated(answer).items():
                 if value is not None:
                     self._tell_point(number, site, Point(name, value, float(number)))
 
     def _round(self, number: int, weights: Weights, *, validating: bool) -> Weights:
-        started, names = time.monotonic(), self.sites.names()
-        self.latest = {site: {} for site in names}
+        started = time.monotonic()
+        self.latest = {site: {} for site in self.names}
         scores: dict[str, float] = {}
         terms = RoundTerms(
-            number, self.job.app_digest, weights, dict.fromkeys(names, _MOST_STEPS), self.job.largest_update
+            number, self.job.app_digest, weights, dict.fromkeys(self.names, _MOST_STEPS), self.job.largest_update
         )
-        answers = self.sites.ask("train_round", Message({"round": number}, weights))
+        answers = self.sites.ask("train_round", Message({"round": number}, weights), self.names)
         aggregated = aggregate(
             self._in_order_of_aggregator(self._heard(number, answers, scores)),
             terms,
             self.config.aggregation_weights,
-            self._minimum_sites(len(names)),
+            self._minimum_sites,
             lambda site, why: self._tell_excluded(number, site, why),
         )
         self._note_score(number, scores, aggregated)
@@ -175,9 +185,10 @@ class _AppFederation:
         )
         return aggregated.weights
 
-    def _minimum_sites(self, sites: int) -> int:
-        """How many contributions a round needs: all, unless errors may be ignored."""
-        return (self.job.minimum_sites or 1) if self.config.ignore_result_error else sites
+    @property
+    def _minimum_sites(self) -> int:
+        """How many sites a run needs, and each of its rounds: all, unless errors may be ignored."""
+        return (self.job.minimum_sites or 1) if self.config.ignore_result_error else len(self.sites.names())
 
     def _in_order_of_aggregator(self, answers: Answers) -> Answers:
         """As they come, for a mean that keeps one model in memory; or all of them first, and then by site."""
@@ -241,34 +252,55 @@ class _AppFederation:
 
     def _cross_validate(self, weights: Weights, own: Sequence[str]) -> Validation:
         """Every model at every site: the last global one, the best, and that of each site in `own`."""
-        found: Validation = {site: {} for site in sorted(self.sites.names())}
+        found: Validation = {site: {} for site in self.names}
         self._validate(GLOBAL_MODEL, weights, found)
         if self.best is not None:
             self._validate(BEST_MODEL, self.store.load_round(self.best.round), found)
         for site in own:
-            submitted = self._usable("submit_model", self.sites.ask("submit_model", Message(), [site]))
-            if site in submitted:
-                self._validate(site, submitted[site].arrays, found)
+            for model in self._usable("submit_model", Message(), [site]).values():
+                if self._is_of_this_network(site, model.arrays, weights):
+                    self._validate(site, model.arrays, found)
         return found
 
+    def _is_of_this_network(self, site: str, model: Weights, weights: Weights) -> bool:
+        """Whether a site's own model is one that the others can load. It goes nowhere otherwise, and that is said."""
+        try:
+            check_tensors(model, weights)
+        except ContributionExcluded as excluded:
+            self._tell_ignored("submit_model", site, excluded.failure)
+            return False
+        return True
+
     def _validate(self, owner: str, weights: Weights, found: Validation) -> None:
-        answers = self._usable("validate", self.sites.ask("validate", Message({"owner": owner}, weights)))
-        for site, answer in answers.items():
+        for site, answer in self._usable("validate", Message({"owner": owner}, weights)).items():
             found[site][owner] = validated(answer)
 
-    def _usable(self, operation: str, answers: Answers) -> dict[str, Message]:
-        """The answers that can be used. Raises `SitesFailed` for any other, unless errors may be ignored."""
+    def _usable(
+        self, operation: str, message: Message, sites: Sequence[str] | None = None, at_least: int = 0
+    ) -> dict[str, Message]:
+        """The answers of `sites` (None: all that take part) that can be used, by site.
+
+        Raises `SitesFailed` for any other, unless errors may be ignored and `at_least` as many can be used.
+        """
+        answers = self.sites.ask(operation, message, self.names if sites is None else sites)
         checked = _only_valid(answers) if operation == "validate" else answers
         if not self.config.ignore_result_error:
             return settle(operation, checked)
         usable: dict[str, Message] = {}
+        failures: dict[str, SiteFailure] = {}
         for site, answer in checked:
             failure = failure_of(answer)
             if failure is None:
                 usable[site] = answer
             else:
-                self.tell({"kind": "result-ignored", "operation": operation, "site": site, "reason": failure.code})
+                failures[site] = failure
+                self._tell_ignored(operation, site, failure)
+        if len(usable) < at_least:
+            raise SitesFailed(operation, failures)
         return {site: usable[site] for site in sorted(usable)}
+
+    def _tell_ignored(self, operation: str, site: str, why: SiteFailure) -> None:
+        self.tell({"kind": "result-ignored", "operation": operation, "site": site, "reason": why.code})
 
     def _let_go(self) -> None:
         """Tell every site that it may stop. One that does not answer takes nothing from what was trained."""
@@ -295,6 +327,13 @@ class _AppFederation:
         }
         best = None if self.best is None else self.store.load_round(self.best.round)
         return write_results(AppResults(weights, best, validation, record), self.job, self.store.results())
+
+
+def _unfit_to_begin(answer: Message) -> SiteFailure | None:
+    """Why no training can begin with the weights in an answer; None if one can."""
+    if answer.arrays and all(np.all(np.isfinite(array)) for array in answer.arrays.values()):
+        return None
+    return SiteFailure("not-finite", "its first weights are none, or hold a value that is no finite number")
 
 
 def _all_then_by_site(answers: Answers) -> Answers:
