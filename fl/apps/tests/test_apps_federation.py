@@ -372,6 +372,28 @@ def test_every_model_is_validated_at_every_site_and_the_best_is_the_one_that_sit
     assert validation(outcome) == {site: {owner: {"mean": mean} for owner, mean in expected.items()} for site in TRUSTS}
 
 
+@pytest.mark.requirement("RUN-10")
+@pytest.mark.parametrize(("sign", "best"), [(-1, 0), (1, 2)])
+def test_where_each_round_is_validated_the_best_model_is_that_of_the_round_with_the_highest_metric(
+    tmp_path: Path, sign: int, best: int
+):
+    apps = adding(is_validated_each_round=True)
+    apps = {site: settings | {"amount": sign * settings["amount"]} for site, settings in apps.items()}
+    outcome = Federation(tmp_path, {"GLOBAL_ROUNDS": 3, "BEST_METRIC": "mean"}, apps).run()
+    mean = sign * 3.0 * (best + 1)
+    assert model(outcome, "best_FL_global_model.pt") == [mean] * 4
+    sealed = json.loads(member(outcome, "seal.json"))
+    assert (sealed["best"]["round"], sealed["best"]["score"]) == (best, mean)
+    assert sealed["best"]["digest"] == sealed["rounds"][str(best)]
+    assert validation(outcome)["KCH"][BEST] == {"mean": mean}
+
+
+def test_a_round_that_a_trust_could_not_score_is_not_the_best(tmp_path: Path):
+    apps = adding(is_validated_each_round=True, dice=0.5)
+    outcome = Federation(tmp_path, {"BEST_METRIC": "dice"}, apps | {"UCLH": apps["UCLH"] | {"dice": np.nan}}).run()
+    assert json.loads(member(outcome, "seal.json"))["best"] is None
+
+
 def test_an_app_that_scores_nothing_has_no_best_model(tmp_path: Path):
     outcome = Federation(tmp_path, {"GLOBAL_ROUNDS": 2}, adding()).run()
     with zipfile.ZipFile(outcome.results.archive) as results:

@@ -56,6 +56,6 @@ def test_an_app_of_monai_algorithms_trains_and_every_model_is_validated_at_every
 
     assert told[-1]["kind"] == "finished", told[-1]
     found = validation_in(told[-1])
-    models = {"SRV_FL_global_model.pt", *TRUSTS}
+    models = {"SRV_FL_global_model.pt", "SRV_best_FL_global_model.pt", *TRUSTS}
     assert {site: set(by_model) for site, by_model in found.items()} == dict.fromkeys(TRUSTS, models)
     assert {line["site"] for line in told if line["kind"] == "metric"} == set(TRUSTS)

@@ -144,12 +144,20 @@ class _AppFederation:
             weights = self._round(number, weights, validating=validating)
         return weights
 
-    def _validate_round(self, number: int, weights: Weights) -> None:
-        """Let every site validate what a round gave, and tell the metrics as points at that round."""
+    def _validate_round(self, number: int, weights: Weights) -> dict[str, float]:
+        """Let every site validate what a round gave, and tell the metrics as points at that round.
+
+        Returns each site's score of these weights, if it told one.
+        """
+        scores: dict[str, float] = {}
         for site, answer in self._usable("validate", Message({"owner": GLOBAL_MODEL}, weights)).items():
             for name, value in validated(answer).items():
-                if value is not None:
-                    self._tell_point(number, site, Point(name, value, float(number)))
+                if value is None:
+                    continue
+                self._tell_point(number, site, Point(name, value, float(number)))
+                if name == self.config.best_metric:
+                    scores[site] = value
+        return scores
 
     def _round(self, number: int, weights: Weights, *, validating: bool) -> Weights:
         started = time.monotonic()
@@ -166,12 +174,13 @@ class _AppFederation:
             self._minimum_sites,
             lambda site, why: self._tell_excluded(number, site, why),
         )
-        self._note_score(number, scores, aggregated)
         self.digests[number] = self.store.save_round(number, aggregated.weights)
+        if validating:
+            self._note_score(number, self._validate_round(number, aggregated.weights), aggregated)
+        else:
+            self._note_score(number - 1, scores, aggregated)
         standing = Standing(best=self.best)
         self.store.save_standing(number, standing)
-        if validating:
-            self._validate_round(number, aggregated.weights)
         self.tell(
             {
                 "kind": "round-complete",
@@ -215,13 +224,16 @@ class _AppFederation:
             del answer  # or it would be kept until the next has arrived
 
     def _note_score(self, number: int, scores: Mapping[str, float], aggregated: Aggregate) -> None:
-        """Scores are of the weights that were sent: those after the round before."""
+        """Remember a round whose weights the sites scored higher than any before, each by its share of the mean.
+
+        A trainer scores the weights that it was sent, which are those after the round before; -1 stands for the first.
+        """
         counted = {site: share for site, share in aggregated.shares.items() if share > 0}
-        if number == 0 or not counted.keys() <= scores.keys():
+        if number < 0 or not counted.keys() <= scores.keys():
             return
         score = sum(share * scores[site] for site, share in sorted(counted.items()))
         if self.best is None or score > self.best.score:
-            self.best = Best(round=number - 1, digest=self.digests[number - 1], score=score)
+            self.best = Best(round=number, digest=self.digests[number], score=score)
 
     def _tell_point(self, number: int, site: str, point: Point) -> None:
         self.latest[site][point.label] = point.value

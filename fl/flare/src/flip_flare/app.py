@@ -29,8 +29,6 @@ from nvflare.app_common.app_constant import AppConstants
 
 _HUB = "server"
 _CLIENT_ALGO = "monai.fl.client.client_algo"
-_SCORE = "val_accuracy"
-"""Which of several initial metrics the models are compared by; NVFLARE's own choice."""
 _RETURN_CODES = {code for name, code in vars(ReturnCode).items() if not name.startswith("_")}
 
 
@@ -116,7 +114,7 @@ class NvflareApp:
         new = {name: _array(tensor) for name, tensor in _data(answer, _WEIGHTS).items()}
         if answer.data_kind == DataKind.WEIGHT_DIFF:
             new = _applied(new, weights)
-        return Trained(new, _steps(answer), list(self._engine.points), _score(answer))
+        return Trained(new, _steps(answer), list(self._engine.points), self._score(answer))
 
     def local_model(self) -> Weights:
         """What the trainer gives for its task `submit_model`."""
@@ -170,6 +168,12 @@ class NvflareApp:
             return from_shareable(answer)
         except (ValueError, TypeError) as error:
             raise SiteFailed("app-answer-invalid", f"{task}: {type(error).__name__}, must be a DXO") from error
+
+    def _score(self, answer: DXO) -> float | None:
+        """What the trainer says of the weights that it was given: one number, or that among several which counts."""
+        given = answer.get_meta_prop(MetaKey.INITIAL_METRICS)
+        score = given.get(self._place.config.best_metric) if isinstance(given, dict) else given
+        return float(score) if _is_number(score) else None
 
 
 _WEIGHTS: frozenset[str] = frozenset({DataKind.WEIGHTS, DataKind.WEIGHT_DIFF})
@@ -226,12 +230,6 @@ def _steps(answer: DXO) -> int:
     if not _is_number(steps) or int(steps) != steps or steps < 1:
         raise SiteFailed("wrong-weight", "NUM_STEPS_CURRENT_ROUND: must be a whole number above 0")
     return int(steps)
-
-
-def _score(answer: DXO) -> float | None:
-    given = answer.get_meta_prop(MetaKey.INITIAL_METRICS)
-    score = given.get(_SCORE) if isinstance(given, dict) else given
-    return float(score) if _is_number(score) and np.isfinite(score) else None
 
 
 def _is_number(value: object) -> TypeGuard[float]:
