@@ -469,6 +469,27 @@ def test_the_seal_has_the_digest_of_every_file_and_of_the_query(tmp_path: Path):
     assert (sealed["files"], sealed["query"]) == (federation.job().files, QUERY)
 
 
+@pytest.mark.requirement("RUN-9")
+def test_the_seal_says_of_each_trust_how_many_studies_it_had_and_the_digest_of_its_data(tmp_path: Path):
+    federation = Federation(tmp_path, {}, adding())
+    prepared = {site: json.loads((tmp_path / "data" / site / "run" / "prepared.json").read_bytes()) for site in TRUSTS}
+    cohorts = {"KCH": "c" * 64}
+    sealed = json.loads(member(federation.run(cohorts=cohorts), "seal.json"))["sites"]
+    assert {site: (said["cases"], said["data"], said["cohort"]) for site, said in sealed.items()} == {
+        site: (2, prepared[site]["digest"], cohorts.get(site)) for site in TRUSTS
+    }
+
+
+@pytest.mark.parametrize(
+    "record", ["{}", '{"cases": 0, "digest": "no"}', '{"cases": "2", "digest": "' + "0" * 64 + '"}']
+)
+def test_a_trust_that_does_not_say_what_its_data_are_takes_no_part(tmp_path: Path, record: str):
+    federation = Federation(tmp_path, {}, adding())
+    (tmp_path / "data" / "KCH" / "run" / "prepared.json").write_text(record)
+    with pytest.raises(SitesFailed, match="install failed at KCH: (run-not-prepared|malformed-answer) "):
+        federation.run()
+
+
 @pytest.mark.parametrize(
     ("changes", "minimum_cases", "code"),
     [

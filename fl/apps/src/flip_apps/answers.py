@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from flip_contracts.base import Sha256
 from flip_nnunet.message import MALFORMED, Message, SiteFailure
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from flip_apps.site import Point
 
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 _Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _./%()-]{0,63}$")]
-_MOST_POINTS, _MOST_METRICS = 10_000, 1_000
+_Version = Annotated[str, Field(max_length=100)]
+_MOST_POINTS, _MOST_METRICS, _MOST_PACKAGES = 10_000, 1_000, 100
+
+
+class Installed(BaseModel):
+    """What a site says once it has loaded an app."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    versions: Annotated[dict[_Label, _Version], Field(max_length=_MOST_PACKAGES)]
+    cases: PositiveInt
+    """The studies of the run's data."""
+    data: Sha256
+    """The digest of that data."""
+    local_model: bool
+    each_round: bool
 
 
 class _Point(BaseModel):
@@ -42,6 +58,14 @@ class AnswerInvalid(ValueError):
     def __init__(self, error: ValidationError) -> None:
         self.failure = SiteFailure(MALFORMED, f"{error.errors()[0]['loc'][0]}: missing or malformed")
         super().__init__(self.failure.detail)
+
+
+def installed(answer: Message) -> Installed:
+    """What an answer to `install` says. Raises `AnswerInvalid`."""
+    try:
+        return Installed.model_validate(answer.meta)
+    except ValidationError as error:
+        raise AnswerInvalid(error) from None
 
 
 def said_in_round(answer: Message) -> tuple[list[Point], float | None]:

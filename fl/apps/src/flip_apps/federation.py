@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +27,7 @@ from flip_nnunet.seal import Results
 from flip_nnunet.software import versions
 from flip_nnunet.standing import Best, Standing
 
-from flip_apps.answers import AnswerInvalid, said_in_round, validated
+from flip_apps.answers import AnswerInvalid, Installed, installed, said_in_round, validated
 from flip_apps.files import as_arrays, configuration
 from flip_apps.job import AppJob
 from flip_apps.results import AppResults, write_results
@@ -35,7 +35,6 @@ from flip_apps.site import Point
 
 GLOBAL_MODEL, BEST_MODEL = "SRV_FL_global_model.pt", "SRV_best_FL_global_model.pt"
 """The hub's models in cross-site validation, by the names that NVFLARE has for them."""
-_OFFERED = ("local_model", "each_round")
 _MOST_STEPS = 10**9
 """No site has done more iterations in a round; a larger number would only be there to outweigh the others."""
 
@@ -91,7 +90,8 @@ class _AppFederation:
     names: list[str] = field(default_factory=list)
     """The sites that take part: all, but for those whose app failed before the first round, where that may be."""
     best: Best | None = None
-    versions: dict[str, Json] = field(default_factory=dict)
+    installed: dict[str, Installed] = field(default_factory=dict)
+    """What each site that takes part said of itself."""
     digests: dict[int, str] = field(default_factory=dict)
     latest: dict[str, dict[str, float]] = field(default_factory=dict)
     """Each site's last value of each metric in the round under way."""
@@ -115,8 +115,9 @@ class _AppFederation:
         """Give every site the app."""
         replies = self._usable("install", Message(arrays=as_arrays(self.files)), at_least=self._minimum_sites)
         self.names = list(replies)
-        self.versions = {site: reply.meta["versions"] for site, reply in replies.items()}
-        return Offers(*(all(reply.meta[name] is True for reply in replies.values()) for name in _OFFERED))
+        self.installed = {site: installed(reply) for site, reply in replies.items()}
+        said = self.installed.values()
+        return Offers(all(site.local_model for site in said), all(site.each_round for site in said))
 
     def _first_weights(self) -> Weights:
         """The network's first weights: those of the first site that can make them, for all. The others are left out."""
@@ -295,7 +296,7 @@ class _AppFederation:
         Raises `SitesFailed` for any other, unless errors may be ignored and `at_least` as many can be used.
         """
         answers = self.sites.ask(operation, message, self.names if sites is None else sites)
-        checked = _only_valid(answers) if operation == "validate" else answers
+        checked = _only_valid(answers, _READ[operation]) if operation in _READ else answers
         if not self.config.ignore_result_error:
             return settle(operation, checked)
         usable: dict[str, Message] = {}
@@ -325,8 +326,13 @@ class _AppFederation:
             "job": self.job.model_dump(mode="json", exclude={"cohorts"}),
             "config": self.config.model_dump(mode="json", by_alias=True),
             "sites": {
-                site: {"cohort": self.job.cohorts.get(site), "versions": installed}
-                for site, installed in self.versions.items()
+                site: {
+                    "cases": self.installed[site].cases,
+                    "data": self.installed[site].data,
+                    "cohort": self.job.cohorts.get(site),
+                    "versions": self.installed[site].versions,
+                }
+                for site in sorted(self.installed)
             },
             "hub": {"versions": versions()},
             "rounds": {str(number): self.digests[number] for number in sorted(self.digests)},
@@ -354,11 +360,15 @@ def _all_then_by_site(answers: Answers) -> Answers:
         yield site, held[site]
 
 
-def _only_valid(answers: Answers) -> Answers:
+_READ: Mapping[str, Callable[[Message], object]] = {"install": installed, "validate": validated}
+"""What reads an answer to an operation, or finds it invalid."""
+
+
+def _only_valid(answers: Answers, read: Callable[[Message], object]) -> Answers:
     for site, answer in answers:
         try:
             if failure_of(answer) is None:
-                validated(answer)
+                read(answer)
         except AnswerInvalid as invalid:
             yield site, invalid.failure.as_message()
         else:

@@ -25,7 +25,7 @@ from flip import ProjectData, QueryDiffers
 from flip.app import DATA_VARIABLE, LOCAL_DEV, RESOURCES_VARIABLE
 from flip.data import ACCESSION
 from flip_contracts.apps import AppConfig, AppConfigInvalid
-from flip_nnunet.message import Message, SiteFailed, SiteFailure, Weights
+from flip_nnunet.message import Json, Message, SiteFailed, SiteFailure, Weights
 from flip_nnunet.operations import Operations
 from flip_nnunet.software import versions
 
@@ -38,6 +38,8 @@ NUMBERS = "biuf"
 """The kinds of numpy's types that travel, on every framework."""
 DATA = "app_data"
 """Where the Trust's worker prepares a project's data below a run's folder (`flip.data`)."""
+PREPARED = "prepared.json"
+"""What it says beside them of what it prepared: how many cases, and their digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ class AppWorker(Operations):
         return SiteFailure("app-failed", f"{type(error).__name__}{self._place_of(error)}; the site's log has more")
 
     def _install(self, message: Message) -> Message:
-        """Take the app's files (arrays) and load them. -> meta versions, local_model, each_round."""
+        """Take the app's files (arrays) and load them. -> meta versions, cases, data (a digest), local_model, each_round."""
         if not self.boxed:
             raise SiteFailed(
                 "app-not-boxed", "the site runs an app only in a box of its own, and its workers make none"
@@ -174,7 +176,7 @@ class AppWorker(Operations):
         _LOG.info("the app of run %s has the digest %s", self.job.run_id, self.job.app_digest)
         self.app = self.load(Place(self.site, self._folder("app"), workspace, self.job, config))
         offers = {"local_model": self.app.has_local_model, "each_round": self.app.is_validated_each_round}
-        return Message({"versions": versions()} | offers)
+        return Message({"versions": versions()} | self._prepared() | offers)
 
     def _initialise(self, _: Message) -> Message:
         """-> arrays: the network's first weights."""
@@ -231,6 +233,14 @@ class AppWorker(Operations):
             raise SiteFailed("query-differs", str(differs)) from None
         if len(studies) < self.minimum_cases:
             raise SiteFailed("too-few-cases", f"the site takes part with {self.minimum_cases} studies or more")
+
+    def _prepared(self) -> Json:
+        """The data as the Trust's worker prepared them."""
+        try:
+            record = json.loads((self.data / PREPARED).read_bytes())
+            return {"cases": record["cases"], "data": record["digest"]}
+        except (OSError, ValueError, KeyError) as error:
+            raise SiteFailed("run-not-prepared", f"{PREPARED} has no cases and digest") from error
 
     def _tell_flip(self) -> None:
         """Tell `flip`, which the app's code asks, where this run's data is."""

@@ -16,7 +16,7 @@ from flip_nnunet.message import Answers, Message
 
 from flip_apps.files import FOLDER
 from flip_apps.job import APP, AppJob
-from flip_apps.site import DATA, AppWorker, Load
+from flip_apps.site import DATA, PREPARED, AppWorker, Load
 
 PROJECT_ID = "a-project"
 QUERY = query_digest("SELECT accession_id FROM omop.imaging_occurrence")
@@ -33,10 +33,12 @@ def write_project(folder: Path, studies: int, seed: int, *, images: bool = True)
         if images:
             _write_study(study, drawn)
     data.mkdir(parents=True, exist_ok=True)
-    (data / COHORT).write_text("\n".join([f"{ACCESSION},age", *(f"{name},60" for name in names)]) + "\n")
+    table = "\n".join([f"{ACCESSION},age", *(f"{name},60" for name in names)]) + "\n"
+    (data / COHORT).write_text(table)
     record = {"project_id": PROJECT_ID, "query_sha256": QUERY}
     (data / PROJECT).write_text(json.dumps(record))
-    (folder / "prepared.json").write_text(json.dumps({"project_id": PROJECT_ID}))
+    digest = hashlib.sha256(table.encode()).hexdigest()
+    (folder / PREPARED).write_text(json.dumps({"project_id": PROJECT_ID, "cases": studies, "digest": digest}))
 
 
 def _write_study(study: Path, drawn: np.random.Generator) -> None:
