@@ -50,6 +50,8 @@ class Adds:
     dice: float | None = None
     fails_to_load: bool = False
     first: float | None = 0.0
+    names: Sequence[str] = ("w",)
+    """Those of its one tensor."""
     submits: Callable[[Weights], Weights] | None = None
     random: bool = False
     has_local_model: bool = True
@@ -60,10 +62,11 @@ class Adds:
         if self.fails_to_load:
             raise CodeOfTheAppFailed("patient ACC00001")
 
-    def first_weights(self) -> Weights:
+    def first_weights(self) -> dict[str, torch.Tensor]:
         if self.first is None:
             raise CodeOfTheAppFailed("patient ACC00001")
-        return {"w": np.full(4, self.first, np.float32)}
+        one = torch.full((4,), self.first)
+        return {name: one.detach() for name in self.names}
 
     def train(self, number: int, weights: Weights) -> Trained:
         if number == self.fails_in:
@@ -269,6 +272,51 @@ class Held:
                 self.first_is_held = first() is not None
             yield site, answer
             del answer
+
+
+class Overheard:
+    """Passes messages on, and notes the names of the tensors in each, either way."""
+
+    def __init__(self, sites: AppsHere) -> None:
+        self._sites = sites
+        self.names_of: dict[str, set[str]] = {}
+
+    def names(self) -> list[str]:
+        return self._sites.names()
+
+    def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> Answers:
+        noted = self.names_of.setdefault(operation, set())
+        noted |= message.arrays.keys()
+        for site, answer in self._sites.ask(operation, message, sites):
+            noted |= answer.arrays.keys()
+            yield site, answer
+
+
+@pytest.mark.requirement("RUN-10")
+def test_a_tensor_of_several_names_travels_once_and_the_app_and_the_results_have_all_of_them(tmp_path: Path):
+    heard: list[set[str]] = []
+
+    def note(mine: Weights) -> Weights:
+        heard.append(set(mine))
+        return mine
+
+    federation = Federation(tmp_path, {}, adding(names=("w", "x"), spoil=note))
+    job = federation.job()
+    sites = Overheard(federation.sites(job))
+    outcome = federate_app(sites, job, federation.files, FolderStore(tmp_path / "hub"), federation.told.append)
+    with_weights = ("initialise", "train_round", "submit_model", "validate")
+    assert {operation: sites.names_of[operation] for operation in with_weights} == {key: {"w"} for key in with_weights}
+    assert heard == [{"w", "x"}, {"w", "x"}]
+    saved = torch.load(io.BytesIO(member(outcome, "FL_global_model.pt")), weights_only=True)["model"]
+    assert {name: tensor.tolist() for name, tensor in saved.items()} == {"w": [3.0] * 4, "x": [3.0] * 4}
+
+
+def test_names_of_one_tensor_that_come_to_differ_leave_the_contribution_out(tmp_path: Path):
+    apps = adding(names=("w", "x"))
+    apps["UCLH"] |= {"spoil": lambda new: new | {"x": new["x"] + 1}}
+    federation = Federation(tmp_path, {"IGNORE_RESULT_ERROR": True}, apps)
+    assert model(federation.run()) == [1.0] * 4
+    assert [line["reason"] for line in federation.kinds("contribution-excluded")] == ["wrong-tensors"]
 
 
 @pytest.mark.requirement("FILE-4")
@@ -486,7 +534,7 @@ def test_the_seal_says_of_each_trust_how_many_studies_it_had_and_the_digest_of_i
 def test_a_trust_that_does_not_say_what_its_data_are_takes_no_part(tmp_path: Path, record: str):
     federation = Federation(tmp_path, {}, adding())
     (tmp_path / "data" / "KCH" / "run" / "prepared.json").write_text(record)
-    with pytest.raises(SitesFailed, match="install failed at KCH: (run-not-prepared|malformed-answer) "):
+    with pytest.raises(SitesFailed, match=r"install failed at KCH: (run-not-prepared|malformed-answer) "):
         federation.run()
 
 

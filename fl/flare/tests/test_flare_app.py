@@ -236,6 +236,6 @@ def test_of_an_error_in_the_apps_code_its_kind_and_place_leave_the_site_but_not_
     write_project(tmp_path / "data", 2, 0, images=False)
     worker = AppWorker("KCH", tmp_path / "data", tmp_path / "work", job, 1, NvflareApp, boxed=True)
     assert failure_of(worker.handle("install", Message(arrays=as_arrays(given)))) is None
-    failure = failure_of(worker.handle("train_round", Message({"round": 0}, WEIGHTS)))
+    failure = failure_of(worker.handle("train_round", Message({"round": 0, "ties": {}}, WEIGHTS)))
     assert failure is not None
     assert (failure.code, failure.detail) == ("app-failed", "KeyError at trainer.py:10; the site's log has more")

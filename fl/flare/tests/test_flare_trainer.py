@@ -77,7 +77,7 @@ def test_what_an_app_gives_that_can_not_travel_is_an_answer_and_the_trainer_goes
     monkeypatch.setattr(sys, "path", list(sys.path))
     files = {"trainer.py": TRAINER, "validator.py": VALIDATOR}
     write_project(tmp_path / "run", 2, 0, images=False)
-    weights = Message({"round": 0, "owner": "KCH"}, {"w": np.zeros(1, np.float32)})
+    weights = Message({"round": 0, "owner": "KCH", "ties": {}}, {"w": np.zeros(1, np.float32)})
     asked = [("install", Message(arrays=as_arrays(files))), ("train_round", weights), ("validate", weights)]
     try:
         installed, trained, validated = answers(SiteSettings(tmp_path, 1), app_job("run", files), asked, monkeypatch)

@@ -60,7 +60,7 @@ def test_what_an_app_gives_that_can_not_travel_is_an_answer_and_the_trainer_goes
         assert ours.poll(60), f"no answer to {operation}"
         return Message.from_bytes(ours.recv_bytes())
 
-    weights = Message({"round": 0, "owner": "KCH"}, {"w": np.zeros(1, np.float32)})
+    weights = Message({"round": 0, "owner": "KCH", "ties": {}}, {"w": np.zeros(1, np.float32)})
     try:
         assert failure_of(ask("install", Message(arrays=as_arrays(files)))) is None
         failure = failure_of(ask("train_round", weights))

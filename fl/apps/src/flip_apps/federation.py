@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 from flip_contracts.apps import AppConfig
 from flip_nnunet.aggregation import Aggregate, aggregate
 from flip_nnunet.contribution import ContributionExcluded, RoundTerms, check_tensors
@@ -27,11 +26,12 @@ from flip_nnunet.seal import Results
 from flip_nnunet.software import versions
 from flip_nnunet.standing import Best, Standing
 
-from flip_apps.answers import AnswerInvalid, Installed, installed, said_in_round, validated
+from flip_apps.answers import AnswerInvalid, Installed, installed, network, said_in_round, validated
 from flip_apps.files import as_arrays, configuration
 from flip_apps.job import AppJob
 from flip_apps.results import AppResults, write_results
 from flip_apps.site import Point
+from flip_apps.ties import Ties, with_all_names
 
 GLOBAL_MODEL, BEST_MODEL = "SRV_FL_global_model.pt", "SRV_best_FL_global_model.pt"
 """The hub's models in cross-site validation, by the names that NVFLARE has for them."""
@@ -89,6 +89,7 @@ class _AppFederation:
     tell: Tell
     names: list[str] = field(default_factory=list)
     """The sites that take part: all, but for those whose app failed before the first round, where that may be."""
+    ties: Ties = field(default_factory=dict)
     best: Best | None = None
     installed: dict[str, Installed] = field(default_factory=dict)
     """What each site that takes part said of itself."""
@@ -125,9 +126,14 @@ class _AppFederation:
         while True:
             first = self.names[0]
             [(_, answer)] = self.sites.ask("initialise", Message(), [first])
-            failure = failure_of(answer) or _unfit_to_begin(answer)
+            failure = failure_of(answer)
             if failure is None:
-                return answer.arrays
+                try:
+                    weights, self.ties = network(answer)
+                except AnswerInvalid as invalid:
+                    failure = invalid.failure
+                else:
+                    return weights
             failures[first] = failure
             if len(self.names) <= self._minimum_sites:
                 raise SitesFailed("initialise", failures)
@@ -151,7 +157,7 @@ class _AppFederation:
         Returns each site's score of these weights, if it told one.
         """
         scores: dict[str, float] = {}
-        for site, answer in self._usable("validate", Message({"owner": GLOBAL_MODEL}, weights)).items():
+        for site, answer in self._usable("validate", self._to_validate(GLOBAL_MODEL, weights)).items():
             for name, value in validated(answer).items():
                 if value is None:
                     continue
@@ -167,7 +173,7 @@ class _AppFederation:
         terms = RoundTerms(
             number, self.job.app_digest, weights, dict.fromkeys(self.names, _MOST_STEPS), self.job.largest_update
         )
-        answers = self.sites.ask("train_round", Message({"round": number}, weights), self.names)
+        answers = self.sites.ask("train_round", Message({"round": number, "ties": self.ties}, weights), self.names)
         aggregated = aggregate(
             self._in_order_of_aggregator(self._heard(number, answers, scores)),
             terms,
@@ -270,7 +276,7 @@ class _AppFederation:
         if self.best is not None:
             self._validate(BEST_MODEL, self.store.load_round(self.best.round), found)
         for site in own:
-            for model in self._usable("submit_model", Message(), [site]).values():
+            for model in self._usable("submit_model", Message({"ties": self.ties}), [site]).values():
                 if self._is_of_this_network(site, model.arrays, weights):
                     self._validate(site, model.arrays, found)
         return found
@@ -285,8 +291,11 @@ class _AppFederation:
         return True
 
     def _validate(self, owner: str, weights: Weights, found: Validation) -> None:
-        for site, answer in self._usable("validate", Message({"owner": owner}, weights)).items():
+        for site, answer in self._usable("validate", self._to_validate(owner, weights)).items():
             found[site][owner] = validated(answer)
+
+    def _to_validate(self, owner: str, weights: Weights) -> Message:
+        return Message({"owner": owner, "ties": self.ties}, weights)
 
     def _usable(
         self, operation: str, message: Message, sites: Sequence[str] | None = None, at_least: int = 0
@@ -344,14 +353,9 @@ class _AppFederation:
             },
         }
         best = None if self.best is None else self.store.load_round(self.best.round)
-        return write_results(AppResults(weights, best, validation, record), self.job, self.store.results())
-
-
-def _unfit_to_begin(answer: Message) -> SiteFailure | None:
-    """Why no training can begin with the weights in an answer; None if one can."""
-    if answer.arrays and all(np.all(np.isfinite(array)) for array in answer.arrays.values()):
-        return None
-    return SiteFailure("not-finite", "its first weights are none, or hold a value that is no finite number")
+        whole = with_all_names(weights, self.ties)
+        best_whole = None if best is None else with_all_names(best, self.ties)
+        return write_results(AppResults(whole, best_whole, validation, record), self.job, self.store.results())
 
 
 def _all_then_by_site(answers: Answers) -> Answers:

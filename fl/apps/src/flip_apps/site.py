@@ -14,7 +14,7 @@ import os
 import random
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -31,6 +31,7 @@ from flip_nnunet.software import versions
 
 from flip_apps.files import FilesDiffer, check_files, configuration, from_arrays, install
 from flip_apps.job import AppJob
+from flip_apps.ties import by_first_names, untied, with_all_names
 
 _LOG = logging.getLogger(__name__)
 
@@ -87,8 +88,8 @@ class App(Protocol):
     is_validated_each_round: bool
     """Whether its framework validates the global model after every round, and not only the last."""
 
-    def first_weights(self) -> Weights:
-        """The weights of the network before its first round."""
+    def first_weights(self) -> Mapping[str, torch.Tensor]:
+        """The network's `state_dict` before its first round."""
         ...
 
     def train(self, number: int, weights: Weights) -> Trained:
@@ -156,7 +157,7 @@ class AppWorker(Operations):
         return SiteFailure("app-failed", f"{type(error).__name__}{self._place_of(error)}; the site's log has more")
 
     def _install(self, message: Message) -> Message:
-        """Take the app's files (arrays) and load them. -> meta versions, cases, data (a digest), local_model, each_round."""
+        """Take the app's files (arrays) and load them. -> meta: what `answers.Installed` reads."""
         if not self.boxed:
             raise SiteFailed(
                 "app-not-boxed", "the site runs an app only in a box of its own, and its workers make none"
@@ -179,15 +180,19 @@ class AppWorker(Operations):
         return Message({"versions": versions()} | self._prepared() | offers)
 
     def _initialise(self, _: Message) -> Message:
-        """-> arrays: the network's first weights."""
+        """-> arrays: the network's first weights, each tensor once; meta ties: its other names."""
         self._seed(0, "init")
-        return Message(arrays=self._loaded.first_weights())
+        weights, ties = untied(self._loaded.first_weights())
+        return Message({"ties": ties}, weights)
 
     def _train_round(self, message: Message) -> Message:
-        """Train meta round from the arrays. -> arrays: new weights; meta: a `Contribution`, points and score."""
+        """Train meta round from the arrays, with their other names (meta ties).
+
+        -> arrays: new weights; meta: a `Contribution`, points and score.
+        """
         number, started = int(message.meta["round"]), time.monotonic()
         self._seed(number, "train")
-        trained = self._loaded.train(number, message.arrays)
+        trained = self._loaded.train(number, _whole(message))
         state, self.has_trained = "memory" if self.has_trained else "none", True
         meta = {
             "round": number,
@@ -199,15 +204,15 @@ class AppWorker(Operations):
             "points": [asdict(point) for point in trained.points if _is_finite(point)],
             "score": None if trained.score is None else _finite("score", trained.score),
         }
-        return Message(meta, trained.weights)
+        return Message(meta, by_first_names(trained.weights, message.meta["ties"]))
 
-    def _submit_model(self, _: Message) -> Message:
-        """-> arrays: the model that this site trained."""
-        return Message(arrays=self._loaded.local_model())
+    def _submit_model(self, message: Message) -> Message:
+        """-> arrays: the model that this site trained, each tensor once (meta ties)."""
+        return Message(arrays=by_first_names(self._loaded.local_model(), message.meta["ties"]))
 
     def _validate(self, message: Message) -> Message:
         """Validate the model in the arrays, of meta owner. -> meta metrics, None for one that is not finite."""
-        metrics = self._loaded.validate(str(message.meta["owner"]), message.arrays)
+        metrics = self._loaded.validate(str(message.meta["owner"]), _whole(message))
         return Message({"metrics": {name: _finite(name, value) for name, value in metrics.items()}})
 
     def _stop(self, _: Message) -> Message:
@@ -266,6 +271,11 @@ class AppWorker(Operations):
             if Path(frame.filename).is_relative_to(folder):
                 return f" at {Path(frame.filename).relative_to(folder)}:{frame.lineno}"
         return ""
+
+
+def _whole(message: Message) -> Weights:
+    """The weights in a message as the app's network has them."""
+    return with_all_names(message.arrays, message.meta["ties"])
 
 
 def _finite(name: str, value: float) -> float | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeGuard, cast
 
 import numpy as np
+import torch
 from flip.nvflare.events import X_LABEL, X_VALUE
 from flip_apps.site import Place, Point, Trained
 from flip_nnunet.message import Array, SiteFailed, Weights
@@ -100,12 +101,12 @@ class NvflareApp:
         self._validator = self._make("validator", "FLIP_VALIDATOR")
         self._engine.fire_event(EventType.START_RUN, self._engine.new_context())
 
-    def first_weights(self) -> Weights:
+    def first_weights(self) -> Mapping[str, torch.Tensor]:
         """Those of `models.get_model()`."""
         models = self._import("models")
         if not hasattr(models, "get_model"):
             raise SiteFailed("app-incomplete", "models.py: has no get_model()")
-        return {name: _array(tensor) for name, tensor in models.get_model().state_dict().items()}
+        return models.get_model().state_dict()
 
     def train(self, number: int, weights: Weights) -> Trained:
         """Give the trainer its task `train`; what it returns may be weights or differences from those it was given."""
