@@ -7,7 +7,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from flip_apps.testing import app_job, files_of, give_files, write_project
+from flip_apps.files import files_of
+from flip_apps.testing import app_job, give_files, write_project
 from flip_flower.testing import LocalNet
 from flip_nnunet.testing.local_net import TRUSTS, wait_until
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,12 +53,6 @@ def _write_study(study: Path, drawn: np.random.Generator) -> None:
     nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), study / "label_0.nii.gz")
 
 
-def files_of(app: Path) -> dict[str, bytes]:
-    """The files of an app's folder as a researcher would upload them."""
-    found = sorted(file for file in app.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    return {file.relative_to(app).as_posix(): file.read_bytes() for file in found}
-
-
 def app_job(run_id: str, files: Mapping[str, bytes], **changes: Any) -> dict[str, Any]:
     """The record of a job that trains the app in `files`."""
     given = {
@@ -77,6 +74,17 @@ def give_files(files: Mapping[str, bytes], run_folder: Path) -> None:
         file = run_folder / FOLDER / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
+
+
+def train_at_home(module: str, app: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a framework's module `local` on an app and on a researcher's own files, which are made in `folder`."""
+    write_project(folder, 4, 0)
+    data = folder / DATA
+    told = {"LOCAL_DEV": "true", "DEV_DATAFRAME": str(data / COHORT), "DEV_IMAGES_DIR": str(data / IMAGES)}
+    command = [sys.executable, "-m", module, str(app), "--work", str(folder / "work")]
+    return subprocess.run(  # noqa: S603 - this package's own
+        command, env=os.environ | told, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 class AppsHere:
