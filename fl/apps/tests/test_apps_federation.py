@@ -286,9 +286,9 @@ class Overheard:
 
     def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> Answers:
         noted = self.names_of.setdefault(operation, set())
-        noted |= message.arrays.keys()
+        noted.update(message.arrays)
         for site, answer in self._sites.ask(operation, message, sites):
-            noted |= answer.arrays.keys()
+            noted.update(answer.arrays)
             yield site, answer
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import numpy as np
 from flip_contracts.base import Sha256
-from flip_nnunet.message import MALFORMED, Message, SiteFailure, Weights
+from flip_nnunet.message import MALFORMED, Message, SiteFailure, Weights, failure_of
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from flip_apps.site import Point
@@ -81,7 +81,12 @@ def installed(answer: Message) -> Installed:
 
 
 def network(answer: Message) -> tuple[Weights, Ties]:
-    """The first weights in an answer to `initialise`, and the other names of its tensors. Raises `AnswerInvalid`."""
+    """The first weights in an answer to `initialise`, and the other names of its tensors.
+
+    Raises `AnswerInvalid`, for an answer that reports a failure, too.
+    """
+    if (failure := failure_of(answer)) is not None:
+        raise AnswerInvalid(failure)
     weights = answer.arrays
     if not weights or not all(np.all(np.isfinite(array)) for array in weights.values()):
         none = SiteFailure("not-finite", "its first weights are none, or hold a value that is no finite number")

@@ -99,7 +99,7 @@ class _AppFederation:
 
     def run(self) -> AppOutcome:
         self.names = sorted(self.sites.names())
-        self.tell({"kind": "preparing", "sites": self.names})
+        self.tell({"kind": "preparing", "sites": list(self.names)})
         offers = self._install()
         weights = self._train(self._first_weights(), validating=offers.each_round)
         self.tell({"kind": "validating"})
@@ -126,18 +126,15 @@ class _AppFederation:
         while True:
             first = self.names[0]
             [(_, answer)] = self.sites.ask("initialise", Message(), [first])
-            failure = failure_of(answer)
-            if failure is None:
-                try:
-                    weights, self.ties = network(answer)
-                except AnswerInvalid as invalid:
-                    failure = invalid.failure
-                else:
-                    return weights
-            failures[first] = failure
+            try:
+                weights, self.ties = network(answer)
+            except AnswerInvalid as invalid:
+                failures[first] = invalid.failure
+            else:
+                return weights
             if len(self.names) <= self._minimum_sites:
                 raise SitesFailed("initialise", failures)
-            self._tell_ignored("initialise", first, failure)
+            self._tell_ignored("initialise", first, failures[first])
             self.names.remove(first)
 
     def _train(self, weights: Weights, *, validating: bool) -> Weights:
@@ -341,7 +338,7 @@ class _AppFederation:
                     "cohort": self.job.cohorts.get(site),
                     "versions": self.installed[site].versions,
                 }
-                for site in sorted(self.installed)
+                for site in self.names
             },
             "hub": {"versions": versions()},
             "rounds": {str(number): self.digests[number] for number in sorted(self.digests)},
