@@ -27,6 +27,8 @@ def with_all_names(weights: Weights, ties: Ties) -> Weights:
 def by_first_names(weights: Weights, ties: Ties) -> Weights:
     """The opposite. Raises `SiteFailed` where one tensor's names have come to have different values."""
     for name, owner in ties.items():
-        if name in weights and not np.array_equal(weights[name], weights.get(owner), equal_nan=True):
+        if name not in weights:
+            continue
+        if owner not in weights or not np.array_equal(weights[name], weights[owner], equal_nan=True):
             raise SiteFailed("wrong-tensors", "names of one tensor of the network have different values")
     return {name: array for name, array in weights.items() if name not in ties}
