@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flip_apps.testing import app_job, files_of, give_files, tries_of, with_tries, write_project
+from flip_apps.files import files_of
+from flip_apps.testing import app_job, give_files, tries_of, with_tries, write_project
 from flip_flare.testing import LocalNet
 from flip_nnunet.testing.local_net import TRUSTS, wait_until
 
@@ -75,6 +76,6 @@ def test_an_app_of_monai_algorithms_trains_and_every_model_is_validated_at_every
 
     assert told[-1]["kind"] == "finished", told[-1]
     found = validation_in(told[-1])
-    models = {"SRV_FL_global_model.pt", *TRUSTS}
+    models = {"SRV_FL_global_model.pt", "SRV_best_FL_global_model.pt", *TRUSTS}
     assert {site: set(by_model) for site, by_model in found.items()} == dict.fromkeys(TRUSTS, models)
     assert {line["site"] for line in told if line["kind"] == "metric"} == set(TRUSTS)

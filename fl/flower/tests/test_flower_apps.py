@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flip_apps.testing import app_job, files_of, give_files, tries_of, with_tries, write_project
+from flip_apps.files import files_of
+from flip_apps.testing import app_job, give_files, tries_of, with_tries, write_project
 from flip_flower.testing import LocalNet
 from flip_nnunet.testing.local_net import TRUSTS, wait_until
 
@@ -44,8 +45,9 @@ def test_an_app_without_a_server_app_trains_and_is_evaluated_at_every_trust_each
     with zipfile.ZipFile(told[-1]["archive"]) as results:
         [name] = [each for each in results.namelist() if each.endswith("cross_val_results.json")]
         found = json.loads(results.read(name))
-    assert {site: list(by_model) for site, by_model in found.items()} == {
-        site: ["SRV_FL_global_model.pt"] for site in TRUSTS
+        assert [name for name in results.namelist() if name.endswith("/best_FL_global_model.pt")]
+    assert {site: set(by_model) for site, by_model in found.items()} == {
+        site: {"SRV_FL_global_model.pt", "SRV_best_FL_global_model.pt"} for site in TRUSTS
     }
     assert all(found[site]["SRV_FL_global_model.pt"]["VAL_DICE"] > 0.5 for site in TRUSTS)
     wait_until(lambda: not net.of_runs(), "nothing left of the run")

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from flip_nnunet.testing.local_net import TRUSTS, LocalNet
 from flip_apps import hostile
 from flip_apps.files import FOLDER
 from flip_apps.job import APP, AppJob
-from flip_apps.site import DATA, AppWorker, Load
+from flip_apps.site import DATA, PREPARED, AppWorker, Load
 
 PROJECT_ID = "a-project"
 QUERY = query_digest("SELECT accession_id FROM omop.imaging_occurrence")
@@ -37,10 +39,12 @@ def write_project(folder: Path, studies: int, seed: int, *, images: bool = True)
         if images:
             _write_study(study, drawn)
     data.mkdir(parents=True, exist_ok=True)
-    (data / COHORT).write_text("\n".join([f"{ACCESSION},age", *(f"{name},60" for name in names)]) + "\n")
+    table = "\n".join([f"{ACCESSION},age", *(f"{name},60" for name in names)]) + "\n"
+    (data / COHORT).write_text(table)
     record = {"project_id": PROJECT_ID, "query_sha256": QUERY}
     (data / PROJECT).write_text(json.dumps(record))
-    (folder / "prepared.json").write_text(json.dumps({"project_id": PROJECT_ID}))
+    digest = hashlib.sha256(table.encode()).hexdigest()
+    (folder / PREPARED).write_text(json.dumps({"project_id": PROJECT_ID, "cases": studies, "digest": digest}))
 
 
 def _write_study(study: Path, drawn: np.random.Generator) -> None:
@@ -50,12 +54,6 @@ def _write_study(study: Path, drawn: np.random.Generator) -> None:
     image = drawn.normal(0, 1, SIZE) + 4 * mask
     nibabel.save(nibabel.Nifti1Image(image.astype(np.float32), np.eye(4)), study / "input_0.nii.gz")
     nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), study / "label_0.nii.gz")
-
-
-def files_of(app: Path) -> dict[str, bytes]:
-    """The files of an app's folder as a researcher would upload them."""
-    found = sorted(file for file in app.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    return {file.relative_to(app).as_posix(): file.read_bytes() for file in found}
 
 
 def app_job(run_id: str, files: Mapping[str, bytes], **changes: Any) -> dict[str, Any]:
@@ -117,12 +115,23 @@ def tries_of(files: Mapping[str, bytes]) -> int:
     return len(targets["addresses"]) + len(targets["secrets"]) + 3
 
 
+def train_at_home(module: str, app: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a framework's module `local` on an app and on a researcher's own files, which are made in `folder`."""
+    write_project(folder, 4, 0)
+    data = folder / DATA
+    told = {"LOCAL_DEV": "true", "DEV_DATAFRAME": str(data / COHORT), "DEV_IMAGES_DIR": str(data / IMAGES)}
+    command = [sys.executable, "-m", module, str(app), "--work", str(folder / "work")]
+    return subprocess.run(  # noqa: S603 - this package's own
+        command, env=os.environ | told, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
 class AppsHere:
     """`flip_nnunet.federation.Sites` by direct calls."""
 
     def __init__(self, loads: Mapping[str, Load], data: Path, work: Path, job: AppJob, minimum_cases: int = 1) -> None:
         self.workers = {
-            site: AppWorker(site, data / site / job.run_id, work / site, job, minimum_cases, load)
+            site: AppWorker(site, data / site / job.run_id, work / site, job, minimum_cases, load, boxed=True)
             for site, load in loads.items()
         }
 
