@@ -42,6 +42,7 @@ def test_what_a_fenced_off_attempt_did_behind_where_the_next_one_went_on_does_no
     rounds = Rounds([*stored(0, 1, 2, 3), *stored(2, attempt=2)], {1: 0, 2: 2})
     assert numbered(rounds) == [(0, 1), (1, 1), (2, 2)]
     assert rounds.last == 2, "round 3 is of no run that anybody goes on with"
+    assert numbered(Rounds(stored(0, 1, 2), {1: 0, 2: 2})) == [(0, 1), (1, 1)], "round 2 is being done again"
 
 
 def test_the_last_and_the_best_round_stay_and_all_else_is_given_up_once():
