@@ -226,6 +226,46 @@ def test_local_rounds_beside_a_payload_are_refused(tmp_path: Path):
     assert (result.exit_code, len(script.requests)) == (2, 0)
 
 
+# --- what a run leaves ------------------------------------------------------------------------------------------------
+
+METRIC = {"trust": "KCH", "round": 3, "name": "loss", "axis": "epoch", "x": 7.5, "value": 0.25}
+
+
+@pytest.mark.requirement("RUN-8")
+def test_metrics_are_shown_with_their_axis_and_their_place_on_it(tmp_path: Path):
+    with hub_that_says(LOGGED_IN, Answer(body=[METRIC])) as script:
+        result = flip(script, tmp_path, "metrics", "r")
+    assert result.exit_code == 0, result.output
+    assert [cell.strip() for cell in result.stdout.splitlines()[3].strip("│").split("│")] == [
+        *("KCH", "3", "loss", "epoch"),
+        *("7.5", "0.25"),
+    ]
+
+
+@pytest.mark.requirement("RUN-8")
+def test_metrics_as_csv_are_the_hubs_very_bytes(tmp_path: Path):
+    sheet = b"trust,name,value\r\nKCH,loss,0.25\r\n"
+    with hub_that_says(LOGGED_IN, Answer(body={}), Answer(raw=sheet)) as script:
+        result = flip(script, tmp_path, "metrics", "r", "--csv")
+    assert (result.exit_code, result.stdout_bytes) == (0, sheet)
+    assert script.requests[-1][:2] == ("GET", "/api/scheduler/runs/r/metrics.csv")
+
+
+@pytest.mark.requirement("RUN-9")
+def test_the_rounds_of_a_run_are_listed_and_one_is_downloaded_under_the_hubs_name(tmp_path: Path):
+    listed = {"round": 3, "at": "2026-01-02", "size_bytes": 9, "score": 0.8, "best": True, "deleted": False}
+    with hub_that_says(LOGGED_IN, Answer(body=[listed | {"kept_until": "2026-02-01"}])) as script:
+        result = flip(script, tmp_path, "rounds", "list", "r")
+    assert result.exit_code == 0, result.output
+    assert ("2026-02-01" in result.output, script.requests[-1][1]) == (True, "/api/files/results/r/rounds")
+    named = {"Content-Disposition": "attachment; filename*=UTF-8''round-00003_r.npz"}
+    with hub_that_says(LOGGED_IN, Answer(body={}), Answer(raw=b"weights", headers=named)) as script:
+        result = flip(script, tmp_path, "rounds", "get", "r", "3", "--to", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "round-00003_r.npz").read_bytes() == b"weights"
+    assert script.requests[-1][1] == "/api/files/results/r/rounds/3/download"
+
+
 # --- operators ------------------------------------------------------------------------------------------------------
 
 

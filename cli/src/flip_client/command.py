@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flip_client import auditing, files, nets, operating
+from flip_client import auditing, files, nets, operating, rounds
 from flip_client.hub import Hub, View
 from flip_client.problem import Problem, Unreachable
 from flip_client.terminal import keep, logged_in, out, show_table, show_view
@@ -22,6 +22,7 @@ app.add_typer(auditing.audit, name="audit")
 app.add_typer(operating.events, name="events")
 app.add_typer(operating.projections, name="projections")
 app.add_typer(files.files, name="files")
+app.add_typer(rounds.rounds, name="rounds")
 app.add_typer(nets.nets, name="nets")
 app.add_typer(nets.queue, name="queue")
 
@@ -165,10 +166,17 @@ def stop(run_id: str) -> None:
 
 
 @app.command()
-def metrics(run_id: str) -> None:
-    """A run's metrics per Trust and round."""
+def metrics(
+    run_id: str,
+    csv: Annotated[bool, typer.Option("--csv", help="As CSV, for a file or another program.")] = False,
+) -> None:
+    """A run's metrics per Trust and round, each at its place `x` on its axis."""
     with logged_in() as hub:
-        show_table(hub.metrics(run_id), "trust", "round", "name", "value")
+        if not csv:
+            show_table(hub.metrics(run_id), "trust", "round", "name", "axis", "x", "value")
+            return
+        for piece in hub.metrics_as_csv(run_id):
+            typer.echo(piece, nl=False)
 
 
 @app.command()

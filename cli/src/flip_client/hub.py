@@ -162,6 +162,10 @@ class Hub:
         """The metrics of a run, per Trust and round."""
         return self.session.get(f"/api/scheduler/runs/{run_id}/metrics")
 
+    def metrics_as_csv(self, run_id: Id) -> Iterator[bytes]:
+        """The metrics of a run as CSV (RFC 4180), in pieces as they come."""
+        return self.session.pieces(f"/api/scheduler/runs/{run_id}/metrics.csv")
+
     def nets(self) -> list[View]:
         """The nets and what they do."""
         return self.session.get("/api/scheduler/nets")
@@ -189,6 +193,14 @@ class Hub:
     def download_results(self, run_id: Id, to: Path) -> Path:
         """Download a run's results as one zip."""
         return self.session.download(f"/api/files/results/{run_id}/download", to)
+
+    def rounds(self, run_id: Id) -> list[View]:
+        """The completed rounds of a run, and which of them can be downloaded."""
+        return self.session.get(f"/api/files/results/{run_id}/rounds")
+
+    def download_round(self, run_id: Id, number: int, to: Path) -> Path:
+        """Download the weights after a round; rounds count from 0."""
+        return self.session.download(f"/api/files/results/{run_id}/rounds/{number}/download", to)
 
     def project_at(self, project_id: Id, moment: datetime) -> View:
         """A project and its models as they stood at a moment."""

@@ -135,14 +135,17 @@ class Session:
             part = target.with_name(f".{target.name}.part")
             try:
                 with part.open("wb") as file:
-                    for chunk in response.iter_bytes(1 << 20):
-                        file.write(chunk)
+                    for piece in _pieces(response):
+                        file.write(piece)
                 part.replace(target)
-            except httpx.TransportError as error:
-                raise Unreachable(f"the answer was cut short: {type(error).__name__}; ask again") from error
             finally:
                 part.unlink(missing_ok=True)
         return target
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """An answer as it comes. Raises Problem, and Unreachable where it was cut short."""
+        with self._streaming(path) as response:
+            yield from _pieces(response)
 
     def events(self, path: str, after: int) -> Iterator[dict[str, Any]]:
         """Server-sent events behind number `after` as they come, until the hub ends the stream.
@@ -169,6 +172,13 @@ class Session:
                 response.read()
                 raise Problem.of(response)
             yield response
+
+
+def _pieces(response: httpx.Response) -> Iterator[bytes]:
+    try:
+        yield from response.iter_bytes(1 << 20)
+    except httpx.TransportError as error:
+        raise Unreachable(f"the answer was cut short: {type(error).__name__}; ask again") from error
 
 
 def _given(query: dict[str, Any]) -> dict[str, Any]:

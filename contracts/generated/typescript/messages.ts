@@ -11,6 +11,12 @@ export interface AppConfiguration {
   readonly server_file?: string | null;
 }
 
+/** Rounds of one attempt. */
+export interface AttemptRounds {
+  readonly attempt: number;
+  readonly rounds: ReadonlyArray<number>;
+}
+
 /** The global weights that scored best so far, as `flip_nnunet.standing` judges rounds. */
 export interface BestRound {
   readonly round: number;
@@ -566,7 +572,11 @@ export interface RoleChangedV1 {
   readonly role: "viewer" | "researcher" | "admin" | (string & {});
 }
 
-/** The Trusts' weights of a round were averaged and stored. Rounds count from 0. */
+/**
+ * The Trusts' weights of a round were averaged and stored. Rounds count from 0.
+ *
+ * `size_bytes` and `file_digest`, a SHA-256, are of the object that the checkpoint names.
+ */
 export interface RoundCompleteV1 {
   readonly run_id: string;
   readonly project_id: string;
@@ -575,6 +585,29 @@ export interface RoundCompleteV1 {
   readonly rounds: number;
   readonly checkpoint: Checkpoint;
   readonly trusts: ReadonlyArray<string>;
+  readonly size_bytes?: number | null;
+  readonly file_digest?: string | null;
+}
+
+/** Somebody downloaded the weights after a round of the run. `digest` is the checkpoint's, over its tensors. */
+export interface RoundDownloadedV1 {
+  readonly run_id: string;
+  readonly project_id: string;
+  readonly user_id: string;
+  readonly round: number;
+  readonly digest: string;
+}
+
+/**
+ * The run has ended, and the time for which its rounds are kept is over: the weights after these are deleted.
+ *
+ * `kept` are those that stay for good: the last one, and the best one.
+ */
+export interface RoundsDeletedV1 {
+  readonly run_id: string;
+  readonly project_id: string;
+  readonly deleted: ReadonlyArray<AttemptRounds>;
+  readonly kept: ReadonlyArray<number>;
 }
 
 /**
@@ -917,6 +950,8 @@ export interface Messages {
   readonly "flip.files.ResultsDownloaded.v1": ResultsDownloadedV1;
   readonly "flip.files.ResultsPublished.v1": ResultsPublishedV1;
   readonly "flip.files.ResultsRefused.v1": ResultsRefusedV1;
+  readonly "flip.files.RoundDownloaded.v1": RoundDownloadedV1;
+  readonly "flip.files.RoundsDeleted.v1": RoundsDeletedV1;
   readonly "flip.imaging.DatasetRegistered.v1": DatasetRegisteredV1;
   readonly "flip.imaging.DatasetWithdrawn.v1": DatasetWithdrawnV1;
   readonly "flip.imaging.DeleteImages.v1": DeleteImagesV1;

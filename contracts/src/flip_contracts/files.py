@@ -109,3 +109,34 @@ class ResultsDownloaded(Event, topic=RESULT, version=1):
     project_id: ProjectId
     user_id: UserId
     digest: Sha256
+
+
+class RoundDownloaded(Event, topic=RESULT, version=1):
+    """Somebody downloaded the weights after a round of the run. `digest` is the checkpoint's, over its tensors."""
+
+    run_id: RunId
+    project_id: ProjectId
+    user_id: UserId
+    round: int
+    digest: Sha256
+
+
+class AttemptRounds(BaseModel):
+    """Rounds of one attempt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    attempt: int
+    rounds: list[int]
+
+
+class RoundsDeleted(Event, topic=RESULT, version=1):
+    """The run has ended, and the time for which its rounds are kept is over: the weights after these are deleted.
+
+    `kept` are those that stay for good: the last one, and the best one.
+    """
+
+    run_id: RunId
+    project_id: ProjectId
+    deleted: list[AttemptRounds]
+    kept: list[int]

@@ -42,7 +42,7 @@ RESULT = Topic(
     key="run_id",
     owner="files",
     readers=frozenset({"scheduler"}),
-    description="Result bundles: scanned, published, downloaded.",
+    description="What runs leave: result bundles, scanned and published; their rounds; who downloaded which.",
 )
 MODEL_FILE = Topic(
     "flip.files.model",

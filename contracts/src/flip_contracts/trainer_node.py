@@ -85,7 +85,10 @@ class TrainingStarted(Event, topic=TRAINING, version=1):
 
 
 class RoundComplete(Event, topic=TRAINING, version=1):
-    """The Trusts' weights of a round were averaged and stored. Rounds count from 0."""
+    """The Trusts' weights of a round were averaged and stored. Rounds count from 0.
+
+    `size_bytes` and `file_digest`, a SHA-256, are of the object that the checkpoint names.
+    """
 
     run_id: RunId
     project_id: ProjectId
@@ -94,6 +97,8 @@ class RoundComplete(Event, topic=TRAINING, version=1):
     rounds: int
     checkpoint: Checkpoint
     trusts: frozenset[TrustCode]
+    size_bytes: int | None = None
+    file_digest: Sha256 | None = None
 
 
 class ContributionExcluded(Event, topic=TRAINING, version=1):

@@ -1,8 +1,10 @@
 import asyncio
+import csv
+import io
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -18,12 +20,14 @@ from flip_contracts.base import ModelId, ProjectId, TrustCode, UserId
 from flip_contracts.cohort import CohortFrozen
 from flip_contracts.files import (
     AppConfiguration,
+    AttemptRounds,
     ConfigurationProblem,
     ModelFileAccepted,
     ModelFileRefused,
     ModelFileRemoved,
     ModelFileUploaded,
     ResultsPublished,
+    RoundsDeleted,
 )
 from flip_contracts.imaging import DatasetWithdrawn, ImagingReady, LabelsRegistered
 from flip_contracts.projects import (
@@ -387,7 +391,7 @@ async def test_only_those_who_may_see_the_project_see_its_runs_and_a_viewer_chan
     run = await world.initiate(model, headers)
     _, stranger = await world.user()
     path = f"/api/scheduler/runs/{run['run_id']}"
-    for at in (path, f"{path}/metrics", f"{path}/live"):
+    for at in (path, f"{path}/metrics", f"{path}/metrics.csv", f"{path}/live"):
         assert (await world.http.get(at, headers=stranger)).status_code == 404
     assert (await world.http.post(f"{path}/stop", headers=stranger)).status_code == 404
     attempt = await world.http.post("/api/scheduler/runs", headers=stranger, json=world.request(model))
@@ -789,3 +793,59 @@ async def test_an_app_runs_with_the_digests_of_its_accepted_files_and_names_all_
     news = await eventually(shown)
     assert news["contribution-excluded"] == {"trust": world.trusts[0], "round": 0, "reason": "not-finite"}
     assert news["result-ignored"]["operation"] == "validate"
+
+
+@pytest.mark.requirement("RUN-8")
+async def test_metrics_are_exported_as_csv_with_each_value_at_its_place_however_many_pages_it_takes(
+    world: World,
+) -> None:
+    model, headers = await world.ready_model()
+    run = await world.initiate(model, headers)
+    await world.free(1)
+    assigned = await world.assigned(run)
+    names = ["dice, mean", "epoch loss"]
+    for trust in reversed(world.trusts):
+        for x, name in enumerate(names):
+            told = MetricReported(**of(assigned), trust=trust, round=1, name=name, value=1 / 3, x=x / 7, axis="epoch")
+            await world.node.say(told)
+    await world.node.say(MetricReported(**of(assigned), trust=world.trusts[0], round=2, name=names[0], value=1e-9))
+    path = f"/api/scheduler/runs/{run['run_id']}/metrics"
+
+    async def complete() -> list[dict[str, Any]] | None:
+        told = (await world.http.get(path, headers=headers)).json()
+        return told if len(told) == 5 else None
+
+    told = await eventually(complete)
+    answer = await world.http.get(f"{path}.csv", headers=headers)
+    assert answer.headers["Content-Type"].startswith("text/csv")
+    assert f"metrics_{run['run_id']}.csv" in answer.headers["Content-Disposition"]
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [(row["trust"], row["name"], int(row["round"]), row["axis"], float(row["x"])) for row in rows] == [
+        (world.trusts[0], names[0], 1, "epoch", 0.0),
+        (world.trusts[0], names[0], 2, "round", 2.0),
+        (world.trusts[0], names[1], 1, "epoch", 1 / 7),
+        (world.trusts[1], names[0], 1, "epoch", 0.0),
+        (world.trusts[1], names[1], 1, "epoch", 1 / 7),
+    ]
+    assert sorted(float(row["value"]) for row in rows) == sorted(each["value"] for each in told)
+    by_twos = replace(world.app.state.sheets, page=2)
+    assert b"".join([piece async for piece in by_twos.metrics(assigned.run_id)]) == answer.content
+
+
+@pytest.mark.requirement("RUN-9")
+async def test_the_timeline_says_which_rounds_are_left_once_the_others_are_deleted(world: World) -> None:
+    model, headers = await world.ready_model()
+    run = await world.initiate(model, headers)
+    await world.free(1)
+    assigned = await world.assigned(run)
+    await world.finish(1, assigned)
+    await world.run_is(run, headers, state="finished")
+    ids = {"run_id": assigned.run_id, "project_id": assigned.project_id}
+    gone = [AttemptRounds(attempt=1, rounds=[0, 1])]
+    await world.files.say(RoundsDeleted(**ids, deleted=gone, kept=[2, 5]))
+
+    async def shown() -> list[dict[str, Any]]:
+        found = (await world.http.get(f"/api/scheduler/runs/{run['run_id']}", headers=headers)).json()
+        return [news["facts"] for news in found["timeline"] if news["kind"] == "rounds-deleted"]
+
+    assert await eventually(shown) == [{"kept": [2, 5]}]

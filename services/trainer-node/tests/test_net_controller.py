@@ -334,6 +334,9 @@ async def test_a_run_is_carried_from_its_assignment_to_its_results(net: Net) -> 
             (number, sha256(content)) for number, content in enumerate(weights)
         ]
         assert [net.stored(event.checkpoint.object) for event in rounds] == weights
+        assert [(event.size_bytes, event.file_digest) for event in rounds] == [
+            (len(content), sha256(content)) for content in weights
+        ]
         net.write(run, last_line(archive))
         net.end_job(job, "completed")
         collected = (await net.hears(ResultsCollected))[0]

@@ -12,9 +12,11 @@ from flip_contracts.files import (
     ModelFileUploaded,
     ResultsPublished,
     ResultsRefused,
+    RoundsDeleted,
 )
 from flip_contracts.projects import ModelCreated, ModelDeleted
-from flip_contracts.trainer_node import ResultsCollected
+from flip_contracts.scheduler import RunAssigned, RunFailed, RunFinished, RunStopped
+from flip_contracts.trainer_node import ResultsCollected, RoundComplete
 
 from flip_files import store
 
@@ -37,6 +39,56 @@ async def offer(event: ResultsPublished, db: Connection, said: Envelope) -> None
 @projection
 async def withhold(event: ResultsRefused, db: Connection, said: Envelope) -> None:
     await store.keep_refused(db, event, said.time)
+
+
+@projection
+async def learn_round(event: RoundComplete, db: Connection, said: Envelope) -> None:
+    await store.keep_round(db, event, said.time)
+
+
+@reaction
+async def thin_again_where_a_round_came_late(event: RoundComplete, work: Work) -> None:
+    await store.await_thinning_again(work.db, event.run_id)
+
+
+@projection
+async def learn_attempt(event: RunAssigned, db: Connection) -> None:
+    await store.keep_attempt(db, event)
+
+
+@projection
+async def learn_finished(event: RunFinished, db: Connection, said: Envelope) -> None:
+    await store.keep_end(db, event.run_id, said.time)
+
+
+@projection
+async def learn_stopped(event: RunStopped, db: Connection, said: Envelope) -> None:
+    await store.keep_end(db, event.run_id, said.time)
+
+
+@projection
+async def learn_failed(event: RunFailed, db: Connection, said: Envelope) -> None:
+    await store.keep_end(db, event.run_id, said.time)
+
+
+@reaction
+async def thin_once_finished(event: RunFinished, work: Work) -> None:
+    await store.await_thinning(work.db, event.run_id)
+
+
+@reaction
+async def thin_once_stopped(event: RunStopped, work: Work) -> None:
+    await store.await_thinning(work.db, event.run_id)
+
+
+@reaction
+async def thin_once_failed(event: RunFailed, work: Work) -> None:
+    await store.await_thinning(work.db, event.run_id)
+
+
+@projection
+async def forget_rounds(event: RoundsDeleted, db: Connection) -> None:
+    await store.drop_rounds(db, event)
 
 
 @projection
@@ -76,6 +128,16 @@ handlers = (
     scan_what_was_collected,
     offer,
     withhold,
+    learn_round,
+    thin_again_where_a_round_came_late,
+    learn_attempt,
+    learn_finished,
+    learn_stopped,
+    learn_failed,
+    thin_once_finished,
+    thin_once_stopped,
+    thin_once_failed,
+    forget_rounds,
     learn_model,
     forget_model,
     keep_upload,

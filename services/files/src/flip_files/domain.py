@@ -1,7 +1,8 @@
-"""The results of runs and the files of models: each is used only after its scan. Pure."""
+"""The results of runs and the files of models, each used only after its scan; the rounds of runs. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal
 
 from flip_chassis.aggregate import Aggregate
@@ -9,6 +10,7 @@ from flip_chassis.refusal import NotFound, require
 from flip_contracts.apps import FileName
 from flip_contracts.base import Message, ModelId, ProjectId, ReasonCode, RunId, Sha256, UserId
 from flip_contracts.files import (
+    AttemptRounds,
     ModelFileAccepted,
     ModelFileRefused,
     ModelFileRemoved,
@@ -16,6 +18,8 @@ from flip_contracts.files import (
     ResultsDownloaded,
     ResultsPublished,
     ResultsRefused,
+    RoundDownloaded,
+    RoundsDeleted,
 )
 from flip_contracts.projects import Framework, Job
 from flip_contracts.topics import MODEL_FILE, RESULT
@@ -91,6 +95,87 @@ def evolve(result: Result, event: Message) -> Result:
 
 
 RESULTS = Aggregate(RESULT, Result(), evolve)
+
+
+# --- the rounds of a run: all are kept while it runs and for a time after its end, then the last and the best ---------
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The weights after a round, as one attempt stored them. `best_object` are the best ones so far."""
+
+    project_id: ProjectId
+    attempt: int
+    number: int
+    object: str
+    digest: Sha256
+    best_object: str | None = None
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """All that was ever stored of a run's rounds, and with which round each of its attempts began."""
+
+    stored: Sequence[Round] = ()
+    first_rounds: Mapping[int, int] = field(default_factory=dict[int, int])
+
+    @property
+    def counting(self) -> Mapping[int, Round]:
+        """The run's course, by number: an attempt puts aside what earlier ones did behind where it went on from."""
+        in_turn = sorted(self.stored, key=lambda each: (each.number, each.attempt))
+        return {each.number: each for each in in_turn if not self._is_put_aside(each)}
+
+    def _is_put_aside(self, stored: Round) -> bool:
+        return any(attempt > stored.attempt and first <= stored.number for attempt, first in self.first_rounds.items())
+
+    @property
+    def last(self) -> int | None:
+        """The last round."""
+        return max(self.counting, default=None)
+
+    @property
+    def best(self) -> int | None:
+        """The best round, as the last one was told; None where rounds are not scored."""
+        counting = self.counting
+        judged = counting[max(counting)].best_object if counting else None
+        return next((number for number, each in counting.items() if each.object == judged), None)
+
+    @property
+    def staying(self) -> frozenset[int]:
+        """The rounds that are never deleted: the last one, and the best one."""
+        return frozenset(number for number in (self.last, self.best) if number is not None)
+
+
+def thin(rounds: Rounds, run_id: RunId) -> RoundsDeleted | None:
+    """Give up all that need not stay of a run that ended long ago. None where that has been done before."""
+    counting, staying = rounds.counting, rounds.staying
+    stays = {counting[number] for number in staying}
+    given_up = [each for each in rounds.stored if each not in stays and not each.deleted]
+    if not given_up:
+        return None
+    in_turn = sorted(given_up, key=lambda each: (each.attempt, each.number))
+    return RoundsDeleted(
+        run_id=run_id,
+        project_id=given_up[0].project_id,
+        deleted=[
+            AttemptRounds(attempt=attempt, rounds=[each.number for each in of_attempt])
+            for attempt, of_attempt in groupby(in_turn, key=lambda each: each.attempt)
+        ],
+        kept=sorted(staying),
+    )
+
+
+def download_round(rounds: Rounds, run_id: RunId, number: int, user_id: UserId) -> tuple[Round, RoundDownloaded]:
+    """Give the weights after a round to a user who may see the project."""
+    asked = rounds.counting.get(number)
+    if asked is None:
+        raise NotFound("round-not-found", "The run has no such completed round.")
+    require(not asked.deleted, "round-deleted", "The time for which it was kept is over.", kept=sorted(rounds.staying))
+    downloaded = RoundDownloaded(
+        run_id=run_id, project_id=asked.project_id, user_id=user_id, round=number, digest=asked.digest
+    )
+    return asked, downloaded
 
 
 # --- the files of a model: uploaded, then accepted or refused by the scan; replaced or removed at any time ----------

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from flip_chassis.database import UNREACHABLE
 from flip_chassis.service import Backbone
 from flip_chassis.telemetry import log
 from flip_contracts.apps import object_of_file
@@ -20,6 +19,7 @@ from flip_files import domain, store
 from flip_files.clamd import Clamd, NotScanned
 from flip_files.findings import Inspection
 from flip_files.inspection import inspect_apart
+from flip_files.jobs import one_by_one
 from flip_files.objects import Digest, ObjectMissing, Objects
 from flip_files.store import Scannable
 
@@ -39,14 +39,7 @@ class Scanner:
 
     async def run(self) -> None:
         """Scan for ever."""
-        while True:
-            try:
-                busy = await self.scan_next()
-            except UNREACHABLE as error:
-                log.warning("Postgres is away; scans wait", reason=type(error).__name__)
-                busy = False
-            if not busy:
-                await asyncio.sleep(_LOOK_S)
+        await one_by_one(self.scan_next, _LOOK_S)
 
     async def scan_next(self) -> bool:
         """Scan what waits longest, if anything does."""

@@ -1,7 +1,10 @@
 """The settings of the files service."""
 
+from datetime import timedelta
+from typing import Annotated
+
 from flip_chassis.settings import Settings
-from pydantic import PositiveInt, SecretStr
+from pydantic import Field, PositiveInt, SecretStr
 
 
 class FilesSettings(Settings):
@@ -22,3 +25,5 @@ class FilesSettings(Settings):
     """How many files a model may have."""
     uploads_at_once: PositiveInt = 4
     """Uploads that this process takes at the same time; each holds a connection to Postgres while it lasts."""
+    rounds_kept_for: Annotated[timedelta, Field(ge=timedelta())] = timedelta(days=30)
+    """For so long after its end a run keeps the weights after all of its rounds; then the last and the best stay."""

@@ -1,5 +1,7 @@
 """The SQL of the files service."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flip_chassis.database import Connection, Row
@@ -13,11 +15,13 @@ from flip_contracts.files import (
     ModelFileUploaded,
     ResultsPublished,
     ResultsRefused,
+    RoundsDeleted,
 )
 from flip_contracts.projects import ModelCreated
-from flip_contracts.trainer_node import ResultsCollected
+from flip_contracts.scheduler import RunAssigned
+from flip_contracts.trainer_node import ResultsCollected, RoundComplete
 
-from flip_files.domain import Model
+from flip_files.domain import Model, Round, Rounds
 
 Scannable = ResultsCollected | ModelFileUploaded
 """What waits for a scan."""
@@ -110,6 +114,132 @@ async def keep_refused(db: Connection, event: ResultsRefused, at: datetime) -> N
 async def result(db: Connection, run_id: RunId) -> Row | None:
     """A run's results, if they were judged."""
     return await db.fetchrow("SELECT * FROM result WHERE run_id = $1", run_id)
+
+
+# --- rounds -------------------------------------------------------------------------------------------------------
+
+
+async def keep_round(db: Connection, event: RoundComplete, at: datetime) -> None:
+    checkpoint = event.checkpoint
+    await db.execute(
+        "INSERT INTO round (run_id, attempt, round, project_id, object, digest, file_digest, size_bytes, score,"
+        " best_object, at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING",
+        event.run_id,
+        event.attempt,
+        checkpoint.round,
+        event.project_id,
+        checkpoint.object,
+        checkpoint.digest,
+        event.file_digest,
+        event.size_bytes,
+        checkpoint.score,
+        checkpoint.best.object if checkpoint.best else None,
+        at,
+    )
+
+
+async def keep_attempt(db: Connection, event: RunAssigned) -> None:
+    await db.execute(
+        "INSERT INTO run_attempt (run_id, attempt, first_round) VALUES ($1, $2, $3)",
+        event.run_id,
+        event.attempt,
+        event.checkpoint.round + 1 if event.checkpoint else 0,
+    )
+
+
+async def keep_end(db: Connection, run_id: RunId, at: datetime) -> None:
+    await db.execute("INSERT INTO run_end (run_id, ended_at) VALUES ($1, $2) ON CONFLICT DO NOTHING", run_id, at)
+
+
+async def drop_rounds(db: Connection, event: RoundsDeleted) -> None:
+    for of_attempt in event.deleted:
+        await db.execute(
+            "UPDATE round SET deleted = true WHERE (run_id, attempt) = ($1, $2) AND round = ANY($3)",
+            event.run_id,
+            of_attempt.attempt,
+            of_attempt.rounds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What is kept of a run's rounds: their rows by object, what they mean together, and when the run ended."""
+
+    rows: dict[str, Row]
+    rounds: Rounds
+    ended_at: datetime | None
+
+
+async def course(db: Connection, run_id: RunId) -> Course:
+    """The rounds of a run, as they stand."""
+    rows = await db.fetch("SELECT * FROM round WHERE run_id = $1", run_id)
+    began = await db.fetch("SELECT attempt, first_round FROM run_attempt WHERE run_id = $1", run_id)
+    return Course(
+        {row["object"]: row for row in rows},
+        Rounds([_round(row) for row in rows], {row["attempt"]: row["first_round"] for row in began}),
+        await db.fetchval("SELECT ended_at FROM run_end WHERE run_id = $1", run_id),
+    )
+
+
+def _round(row: Row) -> Round:
+    return Round(
+        row["project_id"],
+        row["attempt"],
+        row["round"],
+        row["object"],
+        row["digest"],
+        row["best_object"],
+        row["deleted"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Thinning:
+    """A run whose rounds are to be thinned, and how often that was asked for."""
+
+    run_id: RunId
+    asked: int
+
+
+async def await_thinning(db: Connection, run_id: RunId) -> None:
+    """Note that the run has ended."""
+    await db.execute("INSERT INTO thinning (run_id) VALUES ($1) ON CONFLICT DO NOTHING", run_id)
+
+
+async def await_thinning_again(db: Connection, run_id: RunId) -> None:
+    """Note a round that came; it matters where the run has ended."""
+    await db.execute("UPDATE thinning SET asked = asked + 1 WHERE run_id = $1", run_id)
+
+
+async def claim_thinning(db: Connection, kept_for: timedelta, lease: timedelta) -> Thinning | None:
+    """A run that ended as long ago and is to be thinned, ours until the lease is over."""
+    row = await db.fetchrow(
+        "UPDATE thinning SET not_before = now() + $2 WHERE run_id = ("
+        " SELECT t.run_id FROM thinning t JOIN run_end USING (run_id)"
+        " WHERE t.done < t.asked AND t.not_before <= now() AND ended_at <= now() - $1::interval"
+        " ORDER BY ended_at LIMIT 1 FOR UPDATE OF t SKIP LOCKED) RETURNING run_id, asked",
+        kept_for,
+        lease,
+    )
+    return None if row is None else Thinning(row["run_id"], row["asked"])
+
+
+async def deleted_objects(db: Connection, run_id: RunId) -> Sequence[str]:
+    """Where the run's deleted rounds were."""
+    rows = await db.fetch("SELECT object FROM round WHERE run_id = $1 AND deleted ORDER BY object", run_id)
+    return [row["object"] for row in rows]
+
+
+async def thin_again(db: Connection, thinning: Thinning, pause: timedelta) -> None:
+    """The store was away; let it wait."""
+    await db.execute("UPDATE thinning SET not_before = now() + $2 WHERE run_id = $1", thinning.run_id, pause)
+
+
+async def thinned(db: Connection, thinning: Thinning) -> None:
+    """It is done, as far as it was asked for."""
+    await db.execute(
+        "UPDATE thinning SET done = $2, not_before = now() WHERE run_id = $1", thinning.run_id, thinning.asked
+    )
 
 
 # --- models and their files -----------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from flip_scheduler.apps import App
 from flip_scheduler.dispatch import Dispatcher
 from flip_scheduler.fairness import HEAVIEST, HIGHEST, LIGHTEST, LOWEST, Share, level
 from flip_scheduler.live import LiveFeed
+from flip_scheduler.sheets import Sheets
 from flip_scheduler.views import Metric, NetView, News, Queue, QueueEntry, RunView, RunWithTimeline
 
 router = APIRouter(tags=["runs"])
@@ -104,10 +105,15 @@ async def _feed(request: Request) -> LiveFeed:
     return request.app.state.feed
 
 
+async def _sheets(request: Request) -> Sheets:
+    return request.app.state.sheets
+
+
 SeenRun = Annotated[Row, Depends(_seen_run)]
 WorkedRun = Annotated[Row, Depends(_worked_run)]
 OurDispatcher = Annotated[Dispatcher, Depends(_dispatcher)]
 OurFeed = Annotated[LiveFeed, Depends(_feed)]
+OurSheets = Annotated[Sheets, Depends(_sheets)]
 
 
 @router.post("/runs", status_code=202)
@@ -168,6 +174,13 @@ async def set_priority(
 async def list_metrics(run_id: RunId, row: SeenRun, db: Reading) -> list[Metric]:
     """Every metric of the run, by name, Trust and round."""
     return [Metric.model_validate(dict(row)) for row in await store.metrics(db, run_id)]
+
+
+@router.get("/runs/{run_id}/metrics.csv", response_class=StreamingResponse)
+async def export_metrics(run_id: RunId, row: SeenRun, sheets: OurSheets) -> StreamingResponse:
+    """Every metric of the run as CSV, by Trust, name and round (RUN-8)."""
+    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''metrics_{run_id}.csv"}
+    return StreamingResponse(sheets.metrics(run_id), media_type="text/csv", headers=headers)
 
 
 @router.get("/runs/{run_id}/live", response_class=StreamingResponse)

@@ -13,6 +13,7 @@ from flip_contracts.files import (
     ModelFileUploaded,
     ResultsPublished,
     ResultsRefused,
+    RoundsDeleted,
 )
 from flip_contracts.imaging import DatasetWithdrawn, ImagesDeleted, ImagingReady, LabelsRegistered
 from flip_contracts.projects import ApprovalWithdrawn, EnrichmentConfirmed, ModelCreated, ModelDeleted, ProjectDeleted
@@ -264,6 +265,15 @@ async def show_end_of_attempt(event: AttemptEnded, db: Connection, said: Envelop
     await store.add_news(db, event, said, "attempt-ended", facts, attempt=event.attempt)
 
 
+# --- what is left of the run ------------------------------------------------------------------------------------
+
+
+@projection
+async def show_deleted_rounds(event: RoundsDeleted, db: Connection, said: Envelope) -> None:
+    await store.lock_queue(db)
+    await store.add_news(db, event, said, "rounds-deleted", {"kept": event.kept})
+
+
 # --- what is decided ----------------------------------------------------------------------------------------------
 
 
@@ -352,6 +362,7 @@ projections = (
     show_ignored,
     show_collected,
     show_end_of_attempt,
+    show_deleted_rounds,
 )
 
 

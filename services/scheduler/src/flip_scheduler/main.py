@@ -12,6 +12,7 @@ from flip_scheduler import api, consumers
 from flip_scheduler.dispatch import Dispatcher, watch_leases
 from flip_scheduler.live import LiveFeed
 from flip_scheduler.settings import SchedulerSettings
+from flip_scheduler.sheets import Sheets
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PROJECTED = (
@@ -34,6 +35,7 @@ async def service(settings: SchedulerSettings) -> AsyncGenerator[FastAPI]:
             app = stands.http(api.router)
             app.state.dispatcher = dispatcher
             app.state.feed = feed
+            app.state.sheets = Sheets(stands.pool)
             yield app
 
 

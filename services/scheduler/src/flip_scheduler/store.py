@@ -553,3 +553,19 @@ async def news(db: Connection, run_id: RunId, after: int) -> list[Row]:
 
 async def metrics(db: Connection, run_id: RunId) -> list[Row]:
     return await db.fetch("SELECT * FROM run_metric WHERE run_id = $1 ORDER BY name, trust, round, axis, x", run_id)
+
+
+Place = tuple[TrustCode, str, int, str, float]
+"""Where a metric stands in a sheet: Trust, name, round, axis and x."""
+BEFORE_ALL: Place = ("", "", 0, "", 0.0)
+
+
+async def page_of_metrics(db: Connection, run_id: RunId, after: Place, limit: int) -> list[Row]:
+    """The run's metrics behind a place, in the order of their places."""
+    return await db.fetch(
+        "SELECT * FROM run_metric WHERE run_id = $1 AND (trust, name, round, axis, x) > ($3, $4, $5, $6, $7)"
+        " ORDER BY trust, name, round, axis, x LIMIT $2",
+        run_id,
+        limit,
+        *after,
+    )

@@ -275,8 +275,8 @@ class Controller:
 
     async def _store_round(self, attempt: Attempt, folder: RunFolder, line: telling.Line) -> RoundComplete:
         name = domain.object_of_round(attempt.run, line["round"])
-        await self.objects.put(name, folder.round(line["round"]))
-        return telling.round_complete(line, attempt.run, name)
+        stored = await self.objects.put(name, folder.round(line["round"]))
+        return telling.round_complete(line, attempt.run, name, stored.digest, stored.size_bytes)
 
     async def _store_results(self, attempt: Attempt, line: telling.Line) -> Message:
         archive = telling.archive(line)

@@ -100,8 +100,8 @@ def _means(scores: Mapping[str, Any] | None) -> Iterator[tuple[str, float]]:
             yield name, dice["mean"]
 
 
-def round_complete(line: Line, run: RunAssigned, object_: str) -> RoundComplete:
-    """A round whose weights are stored."""
+def round_complete(line: Line, run: RunAssigned, object_: str, digest: Sha256, size_bytes: int) -> RoundComplete:
+    """A round whose weights are stored; `digest` and size are of their file."""
     return RoundComplete(
         run_id=run.run_id,
         project_id=run.project_id,
@@ -116,6 +116,8 @@ def round_complete(line: Line, run: RunAssigned, object_: str) -> RoundComplete:
             best=_best(line, run),
         ),
         trusts=frozenset(line["sites"]),
+        size_bytes=size_bytes,
+        file_digest=digest,
     )
 
 
