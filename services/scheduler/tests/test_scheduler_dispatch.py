@@ -78,7 +78,7 @@ class Walk:
         run_id = RunId(uuid7())
         project = ProjectId(UUID(int=self.choose.randrange(1, 4)))
         self.runs.append(run_id)
-        chosen = {"framework": "nvflare", "job": "nnunet", "trusts": TRUSTS, "payload": {}}
+        chosen = {"framework": "nvflare", "job": "nnunet", "trusts": TRUSTS, "payload": {"mode": "app"}}
         queued = RunQueued(
             run_id=run_id,
             project_id=project,
@@ -148,11 +148,11 @@ class Walk:
 
     async def draining(self) -> dict[str, int]:
         """The last assignment of each net that drains: it gets no other."""
-        return {net["net"]: net["fencing"] for net in await store.nets(self.db) if net["draining"]}
+        return {net["net"]: net["fencing"] for net in await store.nets(self.db, self.now) if net["draining"]}
 
     async def check(self) -> None:
         """No net has two runs, no run two nets, none is lost, and what can run does."""
-        nets = await store.nets(self.db)
+        nets = await store.nets(self.db, self.now)
         held = [net["run_id"] for net in nets if net["run_id"] is not None]
         assert len(held) == len(set(held))
         states = {run_id: await self.state(run_id) for run_id in self.runs}

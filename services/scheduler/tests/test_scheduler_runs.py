@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from statistics import median
 from typing import Any
 
 import httpx
@@ -677,6 +678,59 @@ async def test_a_waiting_runs_start_is_estimated_from_finished_runs_only(world: 
         await world.run_is(run, headers, state="finished", start=None)
     await world.assigned(runs[3])
     await start_is(runs[4], "overdue")  # the three took a moment; this one is held for ever
+
+
+@pytest.mark.requirement("RUN-3")
+@pytest.mark.requirement("RUN-5")
+async def test_a_net_whose_controller_dies_while_it_cleans_up_is_silent_and_a_run_says_that_it_waits_for_it(
+    postgres: Database, kafka: Kafka
+) -> None:
+    lease = timedelta(seconds=2)
+    async with world_of(postgres, kafka, lease=lease) as world:
+        model, headers = await world.ready_model()
+        done, waiting = await world.initiate(model, headers), await world.initiate(model, headers)
+        await world.free(1)
+        run = await world.assigned(done)
+        collected = {"object": "runs/r.zip", "name": "r.zip", "digest": DIGEST, "size_bytes": 9}
+        await world.node.say(ResultsCollected(**of(run), fencing=run.fencing, **collected))
+        await world.net_is(1, headers, state="released")
+        await world.net_is(1, headers, state="silent")
+        shown = await world.run_is(waiting, headers, state="queued")
+        assert [(lack["code"], lack["nets"]) for lack in shown["waits_for"]] == [("net-silent", [world.net(1)])]
+        assert shown["start"]["unknown_because"] == "no-net-fits"
+        await world.free(1, run.fencing)
+        assert (await world.assigned(waiting)).fencing > run.fencing
+
+
+@pytest.mark.requirement("RUN-5")
+async def test_an_estimate_says_how_long_runs_of_the_same_kind_took_for_the_rounds_that_are_left(world: World) -> None:
+    model, headers = await world.ready_model()
+    await world.free(1)
+    await world.net_is(1, headers, state="free")
+    short = [await world.initiate(model, headers) for _ in range(3)]
+    for run in short:
+        assigned = await world.assigned(run)
+        await world.node.say(TrainingStarted(**of(assigned), first_round=0, rounds=2))
+        await world.run_is(run, headers, rounds=2)
+        await world.finish(1, assigned)
+        await world.run_is(run, headers, state="finished")
+    long = await world.initiate(model, headers, payload=PAYLOAD | {"num_rounds": 9000})
+    other = await world.initiate(model, headers, payload=PAYLOAD | {"model_configuration": "3d_fullres"})
+    await world.assigned(long)
+    start = (await world.run_is(other, headers, state="queued"))["start"]
+    assert (start["basis"], start["runs"]) == ("project", 3)
+    async with connect(world.database.app) as db:
+        took = await db.fetch(
+            "SELECT extract(epoch FROM t.at - r.assigned_at)::float8 AS lead_s,"
+            " extract(epoch FROM r.ended_at - t.at)::float8 AS rest_s"
+            " FROM run r JOIN run_news t ON t.run_id = r.run_id AND t.kind = 'training' WHERE r.status = 'finished'"
+        )
+    epoch_s = median(row["rest_s"] / 2 for row in took)
+    assert start["takes_s"] == pytest.approx(median(row["lead_s"] for row in took) + 9000 * epoch_s, rel=1e-3)
+    await world.net_is(1, headers, state="held")
+    last = await world.initiate(model, headers)
+    shown = (await world.run_is(last, headers, state="queued"))["start"]
+    assert shown["unknown_because"] == "no-finished-runs"  # nobody knows how long 3d_fullres, ahead of it, takes
 
 
 @pytest.mark.requirement("RUN-2")

@@ -220,8 +220,7 @@ async def set_weight(
 @router.get("/nets")
 async def list_nets(db: Reading, actor: AnyUser) -> list[NetView]:
     """The nets and whether each is free."""
-    now = datetime.now(UTC)
-    return [NetView.of(row, now) for row in await store.nets(db)]
+    return [NetView.of(row) for row in await store.nets(db, datetime.now(UTC))]
 
 
 @router.put("/nets/{net}/draining")
@@ -232,8 +231,8 @@ async def set_draining(
     if await store.net(work.db, net) is None:
         raise NotFound("net-not-found", "There is no such net.")
     await dispatcher.drain(work, net, draining=body.draining, reason=body.reason)
-    [row] = [row for row in await store.nets(work.db) if row["net"] == net]
-    return NetView.of(row, datetime.now(UTC))
+    [row] = [row for row in await store.nets(work.db, datetime.now(UTC)) if row["net"] == net]
+    return NetView.of(row)
 
 
 async def _with_timeline(db: Connection, dispatcher: Dispatcher, row: Row) -> RunWithTimeline:
