@@ -41,6 +41,7 @@ from flip_contracts.scheduler import (
     Checkpoint,
     EarlierResults,
     NetLost,
+    NetRetired,
     Resources,
     RunAssigned,
     RunFailed,
@@ -620,6 +621,41 @@ async def test_a_net_that_drains_ends_its_run_and_is_given_no_other_until_it_is_
     back = await world.http.put(path, headers=admin, json={"draining": False, "reason": "disks are in"})
     assert (back.json()["state"], back.json()["draining"]) == ("held", False)
     assert (await world.assigned(second)).net == world.net(1)
+
+
+@pytest.mark.requirement("RUN-3")
+async def test_a_net_whose_controller_lost_its_database_is_back_once_an_admin_has_retired_it(
+    postgres: Database, kafka: Kafka
+) -> None:
+    async with world_of(postgres, kafka, lease=timedelta(seconds=3)) as world:
+        model, headers = await world.ready_model()
+        _, admin = await world.user("admin")
+        run = await world.initiate(model, headers)
+        path, because = f"/api/scheduler/nets/{world.net(1)}/retire", {"reason": "its disk is gone"}
+
+        async def answer(to: dict[str, str]) -> tuple[int, str | None]:
+            answered = await world.http.post(path, headers=to, json=because)
+            return answered.status_code, answered.json()["code"] if answered.content else None
+
+        assert (await answer(headers))[0] == 403
+        assert await answer(admin) == (404, "net-not-found")
+        await world.free(1)
+        held = await world.assigned(run)
+        assert await answer(admin) == (409, "net-has-a-run")
+        await world.net_is(1, headers, state="lost")
+        assert await answer(admin) == (204, None)
+        assert await answer(admin) == (404, "net-not-found")
+        await world.free(1)  # it has forgotten the assignment
+        again = await world.assigned(run, attempt=2)
+        assert (again.net, again.fencing > held.fencing) == (world.net(1), True)
+        await world.node.say(round_done(held, 0))  # said by the controller before its database was lost
+        await world.node.say(round_done(again, 0))
+        await world.run_is(run, headers, rounds_done=1)
+        async with connect(world.database.app) as db:
+            [retired] = await said(db, NetRetired)
+        assert (retired.net, retired.reason) == (world.net(1), "its disk is gone")
+        shown = (await world.http.get(f"/api/scheduler/runs/{run['run_id']}", headers=headers)).json()
+        assert [news["attempt"] for news in shown["timeline"] if news["kind"] == "round"] == [2]
 
 
 @pytest.mark.requirement("RUN-4")

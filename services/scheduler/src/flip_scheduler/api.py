@@ -235,6 +235,15 @@ async def set_draining(
     return NetView.of(row)
 
 
+@router.post("/nets/{net}/retire", status_code=204)
+async def retire_net(
+    net: NetName, body: Reasoned, actor: Admin, work: WorkOfRequest, dispatcher: OurDispatcher
+) -> None:
+    """Strike off a net that is gone, or whose controller has lost its database. Its next `NetFree` brings it back.
+    Refused while it has a run, or could be given one."""
+    await dispatcher.retire(work, net, body.reason)
+
+
 async def _with_timeline(db: Connection, dispatcher: Dispatcher, row: Row) -> RunWithTimeline:
     timeline = [News.model_validate(dict(news)) for news in await store.timeline(db, row["run_id"])]
     view = (await _queue(db, dispatcher, [row])).view(row)

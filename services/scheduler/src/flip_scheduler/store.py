@@ -342,6 +342,10 @@ async def free_net(db: Connection, event: NetFree, now: datetime, lease_until: d
     )
 
 
+async def drop_net(db: Connection, name: NetName) -> None:
+    await db.execute("DELETE FROM net WHERE net = $1", name)
+
+
 async def hold_net(db: Connection, assigned: RunAssigned, lease_until: datetime) -> None:
     await db.execute(
         "UPDATE net SET state = 'held', run_id = $2, fencing = $3, lease_until = $4 WHERE net = $1",
