@@ -352,20 +352,23 @@ def test_at_a_trust_the_operators_token_is_sent_to_the_service_inside(tmp_path: 
 
 @pytest.mark.requirement("RUN-4")
 @pytest.mark.parametrize(
-    ("arguments", "path"),
+    ("arguments", "method", "path"),
     [
-        (["nets", "drain", "net1"], "/api/scheduler/nets/net1/draining"),
-        (["nets", "undrain", "net1"], "/api/scheduler/nets/net1/draining"),
-        (["queue", "prioritise", "r", "9"], "/api/scheduler/runs/r/priority"),
-        (["queue", "weigh", "p", "2"], "/api/scheduler/projects/p/weight"),
+        (["nets", "drain", "net1"], "PUT", "/api/scheduler/nets/net1/draining"),
+        (["nets", "undrain", "net1"], "PUT", "/api/scheduler/nets/net1/draining"),
+        (["nets", "retire", "net1"], "POST", "/api/scheduler/nets/net1/retire"),
+        (["queue", "prioritise", "r", "9"], "PUT", "/api/scheduler/runs/r/priority"),
+        (["queue", "weigh", "p", "2"], "PUT", "/api/scheduler/projects/p/weight"),
     ],
 )
-def test_a_decision_about_nets_and_the_queue_needs_a_reason(arguments: list[str], path: str, tmp_path: Path):
+def test_a_decision_about_nets_and_the_queue_needs_a_reason(
+    arguments: list[str], method: str, path: str, tmp_path: Path
+):
     with hub_that_says(LOGGED_IN, Answer(body={})) as script:
         assert flip(script, tmp_path, *arguments).exit_code == 2
         result = flip(script, tmp_path, *arguments, "--because", "new disks")
     assert result.exit_code == 0, result.output
-    assert script.requests[-1][:2] == ("PUT", path)
+    assert script.requests[-1][:2] == (method, path)
 
 
 @pytest.mark.requirement("RUN-5")

@@ -174,6 +174,10 @@ class Hub:
         """Give a net no further run, or let it take runs again."""
         return self.session.put(f"/api/scheduler/nets/{net}/draining", {"draining": draining, "reason": because})
 
+    def retire_net(self, net: str, because: str) -> None:
+        """Strike off a net that is gone, or whose controller has lost its database."""
+        self.session.post(f"/api/scheduler/nets/{net}/retire", {"reason": because})
+
     def queue(self) -> list[View]:
         """The waiting runs of all projects, in order."""
         return self.session.get("/api/scheduler/queue")

@@ -7,7 +7,7 @@ import typer
 from flip_client.hub import View
 from flip_client.terminal import logged_in, show_table, show_view
 
-nets = typer.Typer(no_args_is_help=True, help="The nets: what they do, and draining them.")
+nets = typer.Typer(no_args_is_help=True, help="The nets: what they do, draining and retiring them.")
 queue = typer.Typer(no_args_is_help=True, help="The runs that wait for a net, and their order.")
 
 Because = Annotated[str, typer.Option(help="Why; it is recorded.")]
@@ -32,6 +32,13 @@ def undrain(net: str, because: Because) -> None:
     """Let a net take runs again."""
     with logged_in() as hub:
         show_view(hub.drain_net(net, because, draining=False))
+
+
+@nets.command()
+def retire(net: str, because: Because) -> None:
+    """Strike off a net that is gone, or whose controller has lost its database; a restart brings it back."""
+    with logged_in() as hub:
+        hub.retire_net(net, because)
 
 
 @queue.command("list")

@@ -403,6 +403,12 @@ export interface NetLostV1 {
   readonly attempt: number;
 }
 
+/** An admin struck the net off, with the reason: nothing that it had heard of counts, until it says `NetFree`. */
+export interface NetRetiredV1 {
+  readonly net: string;
+  readonly reason: string;
+}
+
 /** An admin lets the net take runs again, with the reason. */
 export interface NetUndrainedV1 {
   readonly net: string;
@@ -990,6 +996,7 @@ export interface Messages {
   readonly "flip.projects.ProjectUnstaged.v1": ProjectUnstagedV1;
   readonly "flip.scheduler.NetDraining.v1": NetDrainingV1;
   readonly "flip.scheduler.NetLost.v1": NetLostV1;
+  readonly "flip.scheduler.NetRetired.v1": NetRetiredV1;
   readonly "flip.scheduler.NetUndrained.v1": NetUndrainedV1;
   readonly "flip.scheduler.ProjectWeighted.v1": ProjectWeightedV1;
   readonly "flip.scheduler.RunAssigned.v1": RunAssignedV1;

@@ -272,3 +272,10 @@ class NetUndrained(Event, topic=NET_SERVICE, version=1):
 
     net: NetName
     reason: str
+
+
+class NetRetired(Event, topic=NET_SERVICE, version=1):
+    """An admin struck the net off, with the reason: nothing that it had heard of counts, until it says `NetFree`."""
+
+    net: NetName
+    reason: str

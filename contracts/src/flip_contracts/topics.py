@@ -68,7 +68,7 @@ NET_SERVICE = Topic(
     "flip.scheduler.net",
     key="net",
     owner="scheduler",
-    description="Nets that an admin drains, and those that take runs again.",
+    description="Nets that an admin drains, those that take runs again, and those that are retired.",
 )
 NET = Topic(
     "flip.trainer-node.net",

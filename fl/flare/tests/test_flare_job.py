@@ -44,6 +44,12 @@ def test_the_same_attempt_gives_the_same_job(tmp_path: Path):
         assert path.read_bytes() == (again / path.relative_to(first)).read_bytes()
 
 
+def test_a_trust_asks_for_its_next_task_several_times_a_second(tmp_path: Path):
+    """FLARE's own clients wait 2 s, which doubles a job of short rounds."""
+    server = json.loads((write_job(attempt(), tmp_path) / "app/config/config_fed_server.json").read_text())
+    assert server["server"]["task_request_interval"] <= 0.25
+
+
 @pytest.mark.parametrize("run_id", ["../../etc", "run;reboot", "run --run other", ""])
 def test_a_site_starts_no_trainer_for_a_run_id_that_could_be_a_path_or_an_argument(run_id: str):
     with pytest.raises(ValueError, match="run_id"):

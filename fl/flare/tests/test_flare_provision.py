@@ -130,3 +130,13 @@ def test_a_malformed_argument_is_named_and_nothing_is_written(tmp_path: Path, gi
     assert done.returncode == 2
     assert f"error: {field}:" in done.stderr
     assert not (tmp_path / "net").exists()
+
+
+@pytest.mark.requirement("RUN-3")
+def test_a_net_has_one_job_at_a_time_and_misses_a_silent_trust_after_30_seconds(tmp_path: Path):
+    """FLARE's own server has four jobs at a time, and takes ten minutes to miss a client."""
+    provision(NET, tmp_path)
+    resources = json.loads((tmp_path / "server/local/resources.json").read_text())
+    [scheduler] = [each for each in resources["components"] if each["id"] == "job_scheduler"]
+    assert scheduler["args"]["max_jobs"] == 1
+    assert [server["heart_beat_timeout"] for server in resources["servers"]] == [30]

@@ -369,6 +369,15 @@ def test_a_pod_that_lacks_a_wall_is_refused_by_its_name(
         pod(tmp_path, CONFINED.replace(*changed, 1), limits).check()
 
 
+@pytest.mark.parametrize("kind", ["bubblewrap", "pod"])
+def test_a_boxed_trainer_is_told_which_gpus_are_the_nets(trust: Trust, kind: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    settings = SETTINGS.model_copy(update={"kind": kind})
+    ended = trust.run("print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['CUDA_DEVICE_ORDER'])", settings=settings)
+    assert ended.stderr == "1,3 PCI_BUS_ID\n"
+
+
 def test_in_a_pod_too_memory_output_and_environment_are_the_boxs_own(trust: Trust, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FLIP_SECRET", "secret")
     settings = SETTINGS.model_copy(update={"kind": "pod"})

@@ -11,6 +11,7 @@ from flip_chassis.database import CHASSIS_MIGRATIONS, Connection, connect, migra
 from flip_chassis.handlers import Handlers
 from flip_chassis.ids import uuid7
 from flip_chassis.log import Cause
+from flip_chassis.refusal import NotFound, Refused
 from flip_chassis.testing import settings_for
 from flip_chassis.work import Work
 from flip_contracts.base import ModelId, ProjectId, RunId
@@ -78,7 +79,7 @@ class Walk:
         run_id = RunId(uuid7())
         project = ProjectId(UUID(int=self.choose.randrange(1, 4)))
         self.runs.append(run_id)
-        chosen = {"framework": "nvflare", "job": "nnunet", "trusts": TRUSTS, "payload": {}}
+        chosen = {"framework": "nvflare", "job": "nnunet", "trusts": TRUSTS, "payload": {"mode": "app"}}
         queued = RunQueued(
             run_id=run_id,
             project_id=project,
@@ -91,16 +92,30 @@ class Walk:
 
     async def decide(self) -> None:
         """What an admin may do at any time."""
-        match self.choose.choice(["drain", "undrain", "undrain", "weigh", "prioritise"]):
+        match self.choose.choice(["drain", "undrain", "undrain", "weigh", "prioritise", "retire", "retire"]):
             case "weigh":
                 project = ProjectId(UUID(int=self.choose.randrange(1, 4)))
                 await self.dispatcher.weigh(self.work(), project, self.choose.randrange(1, 5), "fair")
             case "prioritise":
                 for run in (await store.waiting(self.db))[:1]:
                     await self.dispatcher.prioritise(self.work(), run.run_id, self.choose.randrange(10), "urgent")
+            case "retire":
+                await self.retire(self.choose.choice(NETS))
             case what:
                 net = self.choose.choice(NETS)
                 await self.dispatcher.drain(self.work(), net, draining=what == "drain", reason="disks")
+
+    async def retire(self, net: str) -> None:
+        """Refused where the net has a run or could be given one, and where there is no such net."""
+        known = {each["net"]: each for each in await store.nets(self.db, self.now)}.get(net)
+        try:
+            await self.dispatcher.retire(self.work(), net, "it lost its database")
+        except (Refused, NotFound):
+            assert known is None or known["state"] == "held" or (known["state"] == "free" and not known["draining"])
+        else:
+            assert known is not None
+            assert known["run_id"] is None
+            assert await store.net(self.db, net) is None
 
     def connected(self) -> frozenset[str]:
         return self.choose.choice([TRUSTS, TRUSTS, frozenset({"KCH"}), frozenset()])
@@ -148,11 +163,11 @@ class Walk:
 
     async def draining(self) -> dict[str, int]:
         """The last assignment of each net that drains: it gets no other."""
-        return {net["net"]: net["fencing"] for net in await store.nets(self.db) if net["draining"]}
+        return {net["net"]: net["fencing"] for net in await store.nets(self.db, self.now) if net["draining"]}
 
     async def check(self) -> None:
         """No net has two runs, no run two nets, none is lost, and what can run does."""
-        nets = await store.nets(self.db)
+        nets = await store.nets(self.db, self.now)
         held = [net["run_id"] for net in nets if net["run_id"] is not None]
         assert len(held) == len(set(held))
         states = {run_id: await self.state(run_id) for run_id in self.runs}

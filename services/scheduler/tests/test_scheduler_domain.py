@@ -14,6 +14,7 @@ from flip_contracts.scheduler import (
     EarlierResults,
     NetDraining,
     NetLost,
+    NetRetired,
     NetUndrained,
     ProjectWeighted,
     Resources,
@@ -365,3 +366,19 @@ def test_a_decision_that_changes_nothing_is_not_said() -> None:
     back = domain.drain(domain.DRAINS.after(drained), "net1", False, "disks are in")
     assert [type(event) for event in back] == [NetUndrained]
     assert domain.drain(domain.DRAINS.after([*drained, *back]), "net1", False, "again") == []
+
+
+@pytest.mark.requirement("RUN-3")
+def test_a_net_that_has_a_run_or_could_be_given_one_is_not_retired() -> None:
+    with pytest.raises(Refused) as refusal:
+        domain.retire("net1", "held", "lost its database", draining=True)
+    assert refusal.value.code == "net-has-a-run"
+    with pytest.raises(Refused) as refusal:
+        domain.retire("net1", "free", "lost its database", draining=False)
+    assert refusal.value.code == "net-in-service"
+    drained = domain.drain(domain.DRAINS.initial, "net1", True, "new disks")
+    retired = domain.retire("net1", "free", "moved away", draining=domain.DRAINS.after(drained))
+    assert retired == NetRetired(net="net1", reason="moved away")
+    assert domain.DRAINS.after([*drained, retired]) is False
+    for state in ("lost", "silent", "released"):
+        assert domain.retire("net1", state, "lost its database", draining=False).net == "net1"

@@ -9,15 +9,17 @@ import pytest
 from flip_contracts.base import ProjectId, RunId
 from flip_contracts.projects import Framework
 from flip_contracts.scheduler import Resources
+from flip_scheduler.durations import FEWEST, Basis, Effort, History, Kind, Took
 from flip_scheduler.fairness import HEAVIEST, HIGHEST, Share, Waiting, charge, in_fair_order, level
 from flip_scheduler.matching import Net, pair, waits_for
-from flip_scheduler.outlook import FEWEST, Basis, Estimate, Held, History, outlooks
+from flip_scheduler.outlook import Estimate, Held, outlooks
 from hypothesis import given
 from hypothesis import strategies as st
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 AGING = timedelta(days=1)
 BOTH = frozenset({"KCH", "UCLH"})
+PREDICTION = Effort(Kind("nvflare", "inference", device="cuda"))
 
 
 def project(number: int) -> ProjectId:
@@ -33,6 +35,7 @@ def run(number: int, of: int = 1, **facts: object) -> Waiting:
         "trusts": BOTH,
         "queued_at": NOW + timedelta(seconds=number),
         "minimum": len(BOTH),
+        "effort": PREDICTION,
     }
     return Waiting(**{**plain, **facts})  # pyright: ignore[reportArgumentType]
 
@@ -320,11 +323,21 @@ def test_a_place_counts_only_those_that_compete_for_the_same_nets() -> None:
     assert [found[each.run_id].position for each in queue] == [1, 1, 2, 1, 4]
 
 
+def took(*seconds: float, effort: Effort = PREDICTION, lead_s: float = 0) -> list[Took]:
+    return [Took(effort, lead_s, each - lead_s) for each in seconds]
+
+
+def training(rounds: int, rounds_done: int = 0, **changes: object) -> Effort:
+    payload = {"mode": "training", "model_configuration": "2d", "device": "cuda", "num_rounds": rounds}
+    return Effort.of("nvflare", {**payload, "epochs_per_round": 1, "starting_fed_round": 0, **changes}, rounds_done)
+
+
 @pytest.mark.requirement("RUN-5")
 def test_an_estimate_adds_up_what_runs_ahead_usually_take_and_says_what_it_rests_on() -> None:
     net = Net("net1", "nvflare", BOTH, "held")
-    held = Held("net1", project(1), "nvflare", NOW - timedelta(seconds=40))
-    history = History({project(1): [90.0, 100.0, 500.0]}, {"nvflare": [10.0, 60.0, 70.0, 20.0]})
+    held = Held("net1", project(1), PREDICTION, NOW - timedelta(seconds=40))
+    own_took, all_took = took(90.0, 100.0, 500.0), took(10.0, 60.0, 70.0, 20.0)
+    history = History({(project(1), PREDICTION.kind): own_took}, {PREDICTION.kind: all_took})
     first, second, third = run(1), run(2, of=2), run(3)
     found = outlooks([first, second, third], [net], [held], history, NOW)
     own, all_ = Basis("project", 3, timedelta(seconds=100)), Basis("framework", 4, timedelta(seconds=40))
@@ -334,14 +347,59 @@ def test_an_estimate_adds_up_what_runs_ahead_usually_take_and_says_what_it_rests
 
 
 @pytest.mark.requirement("RUN-5")
+def test_a_training_is_expected_to_take_as_long_an_epoch_as_others_did_and_only_for_those_left() -> None:
+    ten = took(120.0, 130.0, 140.0, effort=training(10), lead_s=20)
+    history = History(of_all={ten[0].effort.kind: ten})
+
+    def takes(effort: Effort) -> object:
+        basis = history.basis(project(1), effort)
+        return basis and basis.takes.total_seconds()
+
+    assert takes(training(10)) == 130
+    assert takes(training(100)) == 20 + 100 * 11
+    assert takes(training(100, rounds_done=90)) == 20 + 10 * 11
+    assert takes(training(50, epochs_per_round=2)) == 20 + 100 * 11
+
+
+@pytest.mark.requirement("RUN-5")
+@pytest.mark.parametrize(
+    "other",
+    [
+        training(10, model_configuration="3d_fullres"),
+        training(10, device="cpu"),
+        PREDICTION,
+        Effort.of("nvflare", {"mode": "app", "local_rounds": None}),
+        replace(training(10), kind=replace(training(10).kind, framework="flower")),
+    ],
+)
+def test_how_long_runs_of_another_kind_took_says_nothing(other: Effort) -> None:
+    lasted = took(60.0, 60.0, 60.0, effort=training(10))
+    kind = training(10).kind
+    history = History({(project(1), kind): lasted}, {kind: lasted})
+    assert history.basis(project(1), training(10)) is not None
+    assert history.basis(project(1), other) is None
+
+
+@pytest.mark.requirement("RUN-5")
 def test_where_nothing_is_known_no_time_is_invented() -> None:
     net, asked = Net("net1", "nvflare", BOTH, "held"), run(1)
-    held = Held("net1", project(1), "nvflare", NOW - timedelta(seconds=40))
+    held = Held("net1", project(1), PREDICTION, NOW - timedelta(seconds=40))
 
-    def start(nets: list[Net], history: History) -> object:
+    def start(nets: list[Net], *seconds: float) -> object:
+        history = History({(project(1), PREDICTION.kind): took(*seconds)})
         return outlooks([asked], nets, [held], history, NOW)[asked.run_id].start
 
-    assert start([], History()) == "no-net-fits"
-    assert start([net], History({project(1): [60.0] * (FEWEST - 1)})) == "no-finished-runs"
-    assert start([net], History({project(1): [60.0] * FEWEST})) != "no-finished-runs"
-    assert start([net], History({project(1): [30.0] * FEWEST})) == "overdue"
+    assert start([]) == "no-net-fits"
+    assert start([net], *[60.0] * (FEWEST - 1)) == "no-finished-runs"
+    assert start([net], *[60.0] * FEWEST) != "no-finished-runs"
+    assert start([net], *[30.0] * FEWEST) == "overdue"
+
+
+@pytest.mark.requirement("RUN-5")
+def test_a_net_that_cleans_up_is_not_free_now_and_nobody_says_when_it_is() -> None:
+    first, second = run(1), run(2)
+    cleaning, free = Net("net1", "nvflare", BOTH, "released"), Net("net2", "nvflare", BOTH)
+    long = History({(project(1), PREDICTION.kind): took(60.0, 60.0, 60.0)})
+    assert outlooks([first], [cleaning], [], long, NOW)[first.run_id].start == "cleaning"
+    found = outlooks([first, second], [cleaning, free], [], long, NOW)
+    assert [found[each.run_id].start for each in (first, second)] == [Estimate(NOW, None), "cleaning"]

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from statistics import median
 from typing import Any
 
 import httpx
@@ -44,6 +45,7 @@ from flip_contracts.scheduler import (
     Checkpoint,
     EarlierResults,
     NetLost,
+    NetRetired,
     Resources,
     RunAssigned,
     RunFailed,
@@ -625,6 +627,41 @@ async def test_a_net_that_drains_ends_its_run_and_is_given_no_other_until_it_is_
     assert (await world.assigned(second)).net == world.net(1)
 
 
+@pytest.mark.requirement("RUN-3")
+async def test_a_net_whose_controller_lost_its_database_is_back_once_an_admin_has_retired_it(
+    postgres: Database, kafka: Kafka
+) -> None:
+    async with world_of(postgres, kafka, lease=timedelta(seconds=3)) as world:
+        model, headers = await world.ready_model()
+        _, admin = await world.user("admin")
+        run = await world.initiate(model, headers)
+        path, because = f"/api/scheduler/nets/{world.net(1)}/retire", {"reason": "its disk is gone"}
+
+        async def answer(to: dict[str, str]) -> tuple[int, str | None]:
+            answered = await world.http.post(path, headers=to, json=because)
+            return answered.status_code, answered.json()["code"] if answered.content else None
+
+        assert (await answer(headers))[0] == 403
+        assert await answer(admin) == (404, "net-not-found")
+        await world.free(1)
+        held = await world.assigned(run)
+        assert await answer(admin) == (409, "net-has-a-run")
+        await world.net_is(1, headers, state="lost")
+        assert await answer(admin) == (204, None)
+        assert await answer(admin) == (404, "net-not-found")
+        await world.free(1)  # it has forgotten the assignment
+        again = await world.assigned(run, attempt=2)
+        assert (again.net, again.fencing > held.fencing) == (world.net(1), True)
+        await world.node.say(round_done(held, 0))  # said by the controller before its database was lost
+        await world.node.say(round_done(again, 0))
+        await world.run_is(run, headers, rounds_done=1)
+        async with connect(world.database.app) as db:
+            [retired] = await said(db, NetRetired)
+        assert (retired.net, retired.reason) == (world.net(1), "its disk is gone")
+        shown = (await world.http.get(f"/api/scheduler/runs/{run['run_id']}", headers=headers)).json()
+        assert [news["attempt"] for news in shown["timeline"] if news["kind"] == "round"] == [2]
+
+
 @pytest.mark.requirement("RUN-4")
 async def test_what_was_asked_for_decided_and_charged_is_made_again_from_the_log(world: World) -> None:
     model, headers = await world.ready_model()
@@ -681,6 +718,59 @@ async def test_a_waiting_runs_start_is_estimated_from_finished_runs_only(world: 
         await world.run_is(run, headers, state="finished", start=None)
     await world.assigned(runs[3])
     await start_is(runs[4], "overdue")  # the three took a moment; this one is held for ever
+
+
+@pytest.mark.requirement("RUN-3")
+@pytest.mark.requirement("RUN-5")
+async def test_a_net_whose_controller_dies_while_it_cleans_up_is_silent_and_a_run_says_that_it_waits_for_it(
+    postgres: Database, kafka: Kafka
+) -> None:
+    lease = timedelta(seconds=2)
+    async with world_of(postgres, kafka, lease=lease) as world:
+        model, headers = await world.ready_model()
+        done, waiting = await world.initiate(model, headers), await world.initiate(model, headers)
+        await world.free(1)
+        run = await world.assigned(done)
+        collected = {"object": "runs/r.zip", "name": "r.zip", "digest": DIGEST, "size_bytes": 9}
+        await world.node.say(ResultsCollected(**of(run), fencing=run.fencing, **collected))
+        await world.net_is(1, headers, state="released")
+        await world.net_is(1, headers, state="silent")
+        shown = await world.run_is(waiting, headers, state="queued")
+        assert [(lack["code"], lack["nets"]) for lack in shown["waits_for"]] == [("net-silent", [world.net(1)])]
+        assert shown["start"]["unknown_because"] == "no-net-fits"
+        await world.free(1, run.fencing)
+        assert (await world.assigned(waiting)).fencing > run.fencing
+
+
+@pytest.mark.requirement("RUN-5")
+async def test_an_estimate_says_how_long_runs_of_the_same_kind_took_for_the_rounds_that_are_left(world: World) -> None:
+    model, headers = await world.ready_model()
+    await world.free(1)
+    await world.net_is(1, headers, state="free")
+    short = [await world.initiate(model, headers) for _ in range(3)]
+    for run in short:
+        assigned = await world.assigned(run)
+        await world.node.say(TrainingStarted(**of(assigned), first_round=0, rounds=2))
+        await world.run_is(run, headers, rounds=2)
+        await world.finish(1, assigned)
+        await world.run_is(run, headers, state="finished")
+    long = await world.initiate(model, headers, payload=PAYLOAD | {"num_rounds": 9000})
+    other = await world.initiate(model, headers, payload=PAYLOAD | {"model_configuration": "3d_fullres"})
+    await world.assigned(long)
+    start = (await world.run_is(other, headers, state="queued"))["start"]
+    assert (start["basis"], start["runs"]) == ("project", 3)
+    async with connect(world.database.app) as db:
+        took = await db.fetch(
+            "SELECT extract(epoch FROM t.at - r.assigned_at)::float8 AS lead_s,"
+            " extract(epoch FROM r.ended_at - t.at)::float8 AS rest_s"
+            " FROM run r JOIN run_news t ON t.run_id = r.run_id AND t.kind = 'training' WHERE r.status = 'finished'"
+        )
+    epoch_s = median(row["rest_s"] / 2 for row in took)
+    assert start["takes_s"] == pytest.approx(median(row["lead_s"] for row in took) + 9000 * epoch_s, rel=1e-3)
+    await world.net_is(1, headers, state="held")
+    last = await world.initiate(model, headers)
+    shown = (await world.run_is(last, headers, state="queued"))["start"]
+    assert shown["unknown_because"] == "no-finished-runs"  # nobody knows how long 3d_fullres, ahead of it, takes
 
 
 @pytest.mark.requirement("RUN-2")

@@ -233,8 +233,7 @@ async def set_weight(
 @router.get("/nets")
 async def list_nets(db: Reading, actor: AnyUser) -> list[NetView]:
     """The nets and whether each is free."""
-    now = datetime.now(UTC)
-    return [NetView.of(row, now) for row in await store.nets(db)]
+    return [NetView.of(row) for row in await store.nets(db, datetime.now(UTC))]
 
 
 @router.put("/nets/{net}/draining")
@@ -245,8 +244,17 @@ async def set_draining(
     if await store.net(work.db, net) is None:
         raise NotFound("net-not-found", "There is no such net.")
     await dispatcher.drain(work, net, draining=body.draining, reason=body.reason)
-    [row] = [row for row in await store.nets(work.db) if row["net"] == net]
-    return NetView.of(row, datetime.now(UTC))
+    [row] = [row for row in await store.nets(work.db, datetime.now(UTC)) if row["net"] == net]
+    return NetView.of(row)
+
+
+@router.post("/nets/{net}/retire", status_code=204)
+async def retire_net(
+    net: NetName, body: Reasoned, actor: Admin, work: WorkOfRequest, dispatcher: OurDispatcher
+) -> None:
+    """Strike off a net that is gone, or whose controller has lost its database. Its next `NetFree` brings it back.
+    Refused while it has a run, or could be given one."""
+    await dispatcher.retire(work, net, body.reason)
 
 
 async def _with_timeline(db: Connection, dispatcher: Dispatcher, row: Row) -> RunWithTimeline:

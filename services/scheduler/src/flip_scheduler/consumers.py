@@ -20,6 +20,7 @@ from flip_contracts.projects import ApprovalWithdrawn, EnrichmentConfirmed, Mode
 from flip_contracts.scheduler import (
     NetDraining,
     NetLost,
+    NetRetired,
     NetUndrained,
     ProjectWeighted,
     RunAssigned,
@@ -188,6 +189,11 @@ async def end_drain(event: NetUndrained, db: Connection) -> None:
     await store.undrain_net(db, event.net)
 
 
+@projection
+async def end_drain_of_retired_net(event: NetRetired, db: Connection) -> None:
+    await store.undrain_net(db, event.net)
+
+
 # --- the run, as its net tells of it: news of an attempt that is not the present one is not kept --------------------
 
 
@@ -346,6 +352,7 @@ projections = (
     keep_weight,
     keep_drain,
     end_drain,
+    end_drain_of_retired_net,
     show_requeued,
     show_net_lost,
     show_stopping,

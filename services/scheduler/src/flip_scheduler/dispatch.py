@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from flip_chassis.database import UNREACHABLE, Connection
+from flip_chassis.refusal import NotFound
 from flip_chassis.service import Backbone
 from flip_chassis.telemetry import log
 from flip_chassis.work import Work
@@ -132,6 +133,20 @@ class Dispatcher:
             async with work.on(domain.DRAINS, net) as state:
                 state.record(*domain.drain(state.state, net, draining, reason))
             await self._give_runs(work)
+
+    async def retire(self, work: Work, net: NetName, reason: str) -> None:
+        """Strike the net off. Raises Refused where it has a run or could be given one, NotFound where it isn't there.
+
+        Its fencing number goes with it, so that its next `NetFree` counts even where it has forgotten what it heard.
+        The number of its next assignment is greater than all before: an older one that reaches it late is not taken.
+        """
+        async with store.deciding(work.db):
+            [row] = [row for row in await store.nets(work.db, work.cause.time) if row["net"] == net] or [None]
+            if row is None:
+                raise NotFound("net-not-found", "There is no such net.")
+            async with work.on(domain.DRAINS, net) as state:
+                state.record(domain.retire(net, row["state"], reason, draining=state.state))
+            await store.drop_net(work.db, net)
 
     async def queue_in_order(self, db: Connection, now: datetime) -> list[Waiting]:
         """The runs that wait, in the order in which they are given nets."""

@@ -17,6 +17,7 @@ from flip_contracts.scheduler import (
     InferencePayload,
     NetDraining,
     NetLost,
+    NetRetired,
     NetUndrained,
     ProjectWeighted,
     Resources,
@@ -36,6 +37,7 @@ from pydantic import ValidationError
 
 from flip_scheduler.apps import App, missing_of_app
 from flip_scheduler.fairness import LIGHTEST, ORDINARY, Charge
+from flip_scheduler.matching import NetState
 
 Status = Literal["absent", "queued", "assigned", "stopping", "stopped", "finished", "failed"]
 ENDED: frozenset[Status] = frozenset({"stopped", "finished", "failed"})
@@ -415,12 +417,28 @@ def drain(draining: bool, net: NetName, wanted: bool, reason: str) -> list[Messa
     return [NetDraining(net=net, reason=reason) if wanted else NetUndrained(net=net, reason=reason)]
 
 
+def retire(net: NetName, state: NetState, reason: str, *, draining: bool) -> NetRetired:
+    """Strike the net off, whatever it has heard of; a later `NetFree` brings it back as one that is new.
+
+    A net that has a run keeps it, and one that could be given a run is drained first.
+    """
+    require(state != "held", "net-has-a-run", "Stop the run, or wait until the net's lease has run out.", net=net)
+    require(draining or state != "free", "net-in-service", "It would be given a run; drain it first.", net=net)
+    return NetRetired(net=net, reason=reason)
+
+
 def _weight_after(weight: int, event: Message) -> int:
     return event.weight if isinstance(event, ProjectWeighted) else weight
 
 
 def _draining_after(draining: bool, event: Message) -> bool:
-    return isinstance(event, NetDraining) if isinstance(event, NetDraining | NetUndrained) else draining
+    match event:
+        case NetDraining():
+            return True
+        case NetUndrained() | NetRetired():
+            return False
+        case _:
+            return draining
 
 
 WEIGHTS = Aggregate(SHARE, LIGHTEST, _weight_after)

@@ -27,6 +27,8 @@ from flip_contracts.base import ProjectId, RunId, TrustCode
 from flip_contracts.projects import Framework
 from flip_contracts.scheduler import Resources
 
+from flip_scheduler.durations import Effort
+
 LOWEST, ORDINARY, HIGHEST = 0, 4, 9
 LIGHTEST, HEAVIEST = 1, 10
 TURN = 2520
@@ -43,6 +45,7 @@ class Waiting:
     trusts: frozenset[TrustCode]
     queued_at: datetime
     minimum: int
+    effort: Effort
     resources: Resources = field(default_factory=Resources)
     priority: int = ORDINARY
     virtual_time: int = 0

@@ -74,7 +74,9 @@ def waits_for(run: Waiting, nets: Sequence[Net]) -> list[Lack]:
         return []
     if fitting:
         names = [net.net for net in fitting]
-        return [{"code": "nets-busy", "detail": "Every net that fits has a run.", "nets": names}]
+        return [
+            {"code": "nets-busy", "detail": "Every net that fits has a run, or cleans up after one.", "nets": names}
+        ]
     if not of_framework:
         return [{"code": "no-net", "detail": f"No net of {run.framework} has been heard of."}]
     if suiting or not alive:

@@ -1,44 +1,17 @@
 """How a waiting run stands: its place among those that compete for the same nets, and when it may start. Pure."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from statistics import median
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from flip_contracts.base import NetName, ProjectId, RunId
 from flip_contracts.projects import Framework
 
+from flip_scheduler.durations import Basis, Effort, History
 from flip_scheduler.fairness import Waiting
 from flip_scheduler.matching import Net
-
-FEWEST = 3
-"""A median of fewer runs than this is no basis for an estimate."""
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """How many seconds the latest runs took that finished at the first attempt: of each project, of each framework."""
-
-    of_project: Mapping[ProjectId, Sequence[float]] = field(default_factory=dict[ProjectId, Sequence[float]])
-    of_framework: Mapping[Framework, Sequence[float]] = field(default_factory=dict[Framework, Sequence[float]])
-
-    def basis(self, project_id: ProjectId, framework: Framework) -> "Basis | None":
-        """How long a run of the project takes: by its own runs, else by all of the framework. None: nobody knows."""
-        own, all_ = self.of_project.get(project_id, ()), self.of_framework.get(framework, ())
-        if len(own) >= FEWEST:
-            return Basis("project", len(own), timedelta(seconds=median(own)))
-        return Basis("framework", len(all_), timedelta(seconds=median(all_))) if len(all_) >= FEWEST else None
-
-
-@dataclass(frozen=True, slots=True)
-class Basis:
-    """What an estimate rests on: the median duration of so many finished runs of the project or of the framework."""
-
-    of: Literal["project", "framework"]
-    runs: int
-    median: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +20,13 @@ class Held:
 
     net: NetName
     project_id: ProjectId
-    framework: Framework
+    effort: Effort
     since: datetime
 
 
-Unknown = Literal["no-net-fits", "no-finished-runs", "overdue"]
-"""Why nobody can say: no net could take the run; too few runs have finished; a run lasts longer than such runs do."""
+Unknown = Literal["no-net-fits", "no-finished-runs", "overdue", "cleaning"]
+"""Why nobody can say: no net could take the run; too few runs of the kind have finished; a run lasts longer than such
+runs do; a net cleans up after a run, which lasts until its last Trust has done so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +50,7 @@ def outlooks(
 ) -> dict[RunId, Outlook]:
     """How each run of the queue stands, the queue being in its order.
 
-    Every run is taken to last for the median of its basis. In the order of the queue each is put on the net that fits
+    Every run is taken to last as long as its basis says. In the order of the queue each is put on the net that fits
     it and is free first.
     """
     free_at = _free_at(nets, held, history, now)
@@ -103,9 +77,11 @@ def _compete(one: _Kind, other: _Kind) -> bool:
 def _free_at(
     nets: Sequence[Net], held: Sequence[Held], history: History, now: datetime
 ) -> dict[NetName, Estimate | Unknown]:
-    free_at: dict[NetName, Estimate | Unknown] = {net.net: Estimate(now, None) for net in nets}
+    free_at: dict[NetName, Estimate | Unknown] = {
+        net.net: "cleaning" if net.state == "released" else Estimate(now, None) for net in nets
+    }
     for run in held:
-        basis = history.basis(run.project_id, run.framework)
+        basis = history.basis(run.project_id, run.effort)
         after = _after(run.since, basis)
         free_at[run.net] = after if not isinstance(after, Estimate) or after.starts_at > now else "overdue"
     return free_at
@@ -113,21 +89,28 @@ def _free_at(
 
 def _after(since: datetime, basis: Basis | None) -> Estimate | Unknown:
     """When a run that starts then has ended."""
-    return "no-finished-runs" if basis is None else Estimate(since + basis.median, basis)
+    return "no-finished-runs" if basis is None else Estimate(since + basis.takes, basis)
 
 
 def _put(
     run: Waiting, able: frozenset[NetName], free_at: dict[NetName, Estimate | Unknown], history: History
 ) -> Estimate | Unknown:
-    """Put the run on the net that is free first; where one may be so at any time, nobody can say which that is."""
+    """Put the run on the net that is free first.
+
+    Where none is free already and one may be so at any time, nobody can say which that is.
+    """
     if not able:
         return "no-net-fits"
-    free: dict[NetName, Estimate] = {}
+    known: dict[NetName, Estimate] = {}
+    unknown: list[Unknown] = []
     for net in sorted(able):
         at = free_at[net]
-        if not isinstance(at, Estimate):
-            return at
-        free[net] = at
-    first = min(free, key=lambda net: (free[net].starts_at, net))
-    free_at[first] = _after(free[first].starts_at, history.basis(run.project_id, run.framework))
-    return free[first]
+        if isinstance(at, Estimate):
+            known[net] = at
+        else:
+            unknown.append(at)
+    if unknown and all(at.basis is not None for at in known.values()):
+        return unknown[0]
+    first = min(known, key=lambda net: (known[net].starts_at, net))
+    free_at[first] = _after(known[first].starts_at, history.basis(run.project_id, run.effort))
+    return known[first]

@@ -18,20 +18,21 @@ from flip_contracts.files import (
     ModelFileUploaded,
 )
 from flip_contracts.imaging import LabelsRegistered
-from flip_contracts.projects import Framework, ModelCreated
+from flip_contracts.projects import ModelCreated
 from flip_contracts.scheduler import Checkpoint, EarlierResults, NetDraining, Resources, RunAssigned, RunQueued
 from flip_contracts.trainer_node import MetricReported, NetFree, NetHeartbeat, RoundComplete
 
 from flip_scheduler.apps import App, ModelFile
 from flip_scheduler.domain import Model, Readiness
+from flip_scheduler.durations import Effort, History, Kind, Took
 from flip_scheduler.fairness import LIGHTEST, Share, Waiting
 from flip_scheduler.matching import Net
-from flip_scheduler.outlook import Held, History
+from flip_scheduler.outlook import Held
 
 ROUND_AXIS = "round"
 """The axis of a metric that is shown at its round."""
 _LATEST = 20
-"""Of so many runs the durations are looked at, of a project and of a framework."""
+"""Of so many runs of a kind the durations are looked at, of a project and of all."""
 
 
 async def lock_queue(db: Connection) -> None:
@@ -196,6 +197,7 @@ def _waiting(row: Row) -> Waiting:
         trusts=frozenset(trusts),
         queued_at=row["queued_at"],
         minimum=len(trusts) if asked is None else asked,
+        effort=Effort.of(row["framework"], row["payload"], row["rounds_done"]),
         resources=Resources.model_validate(row["resources"]),
         priority=row["priority"],
         virtual_time=row["virtual_time"],
@@ -218,30 +220,46 @@ async def virtual_time(db: Connection) -> int:
 
 
 async def held(db: Connection) -> list[Held]:
-    """The runs that nets hold."""
+    """The runs that nets hold, each with what it had to do when its net was given it."""
     rows = await db.fetch(
-        "SELECT n.net, r.project_id, r.framework, r.assigned_at FROM net n JOIN run r USING (run_id)"
-        " WHERE n.state = 'held'"
+        "SELECT n.net, r.project_id, r.framework, r.payload, r.assigned_at,"
+        " (SELECT (facts ->> 'resumes_at_round')::int FROM run_news"
+        "   WHERE run_id = r.run_id AND kind = 'assigned' AND attempt = r.attempt) AS resumes_at_round"
+        " FROM net n JOIN run r USING (run_id) WHERE n.state = 'held'"
     )
-    return [Held(row["net"], row["project_id"], row["framework"], row["assigned_at"]) for row in rows]
+    return [
+        Held(
+            row["net"],
+            row["project_id"],
+            Effort.of(row["framework"], row["payload"], row["resumes_at_round"] or 0),
+            row["assigned_at"],
+        )
+        for row in rows
+    ]
 
 
 async def history(db: Connection) -> History:
-    """How long the latest runs took, from the net to the end, that finished at the first attempt."""
+    """How long the latest runs took, from the net to the end, that finished at the first attempt.
+
+    A training begins with its first round; what is no training has no such beginning.
+    """
     rows = await db.fetch(
-        "SELECT project_id, framework, extract(epoch FROM ended_at - assigned_at)::float8 AS took_s"
-        " FROM run WHERE status = 'finished' AND attempt = 1 ORDER BY ended_at DESC LIMIT 1000"
+        "SELECT r.project_id, r.framework, r.payload,"
+        " extract(epoch FROM coalesce(t.at, r.assigned_at) - r.assigned_at)::float8 AS lead_s,"
+        " extract(epoch FROM r.ended_at - coalesce(t.at, r.assigned_at))::float8 AS rest_s"
+        " FROM run r LEFT JOIN LATERAL"
+        "   (SELECT at FROM run_news WHERE run_id = r.run_id AND kind = 'training' ORDER BY number LIMIT 1) t ON true"
+        " WHERE r.status = 'finished' AND r.attempt = 1 ORDER BY r.ended_at DESC LIMIT 1000"
     )
-    of_project: dict[ProjectId, list[float]] = {}
-    of_framework: dict[Framework, list[float]] = {}
+    of_project: dict[tuple[ProjectId, Kind], list[Took]] = {}
+    of_all: dict[Kind, list[Took]] = {}
     for row in rows:
-        for durations in (
-            of_project.setdefault(row["project_id"], []),
-            of_framework.setdefault(row["framework"], []),
-        ):
-            if len(durations) < _LATEST:
-                durations.append(row["took_s"])
-    return History(of_project, of_framework)
+        took = Took(Effort.of(row["framework"], row["payload"]), row["lead_s"], row["rest_s"])
+        kind = took.effort.kind
+        for latest in (of_project.setdefault((row["project_id"], kind), []), of_all.setdefault(kind, [])):
+            if len(latest) < _LATEST:
+                latest.append(took)
+    return History(of_project, of_all)
 
 
 async def last_fencing(db: Connection) -> int:
@@ -278,17 +296,17 @@ async def runs_not_ended(
 
 
 async def catalogue(db: Connection, now: datetime) -> list[Net]:
-    """Every net as it is now; a free one that was not heard of for a lease's time is silent."""
+    """Every net as it is now."""
     return [
         Net(
             row["net"],
             row["framework"],
             frozenset(row["trusts"]),
-            "silent" if row["state"] == "free" and row["lease_until"] <= now else row["state"],
+            row["state"],
             row["draining"],
             {trust: Resources.model_validate(each) for trust, each in row["resources"].items()},
         )
-        for row in await nets(db)
+        for row in await nets(db, now)
     ]
 
 
@@ -296,11 +314,17 @@ async def net(db: Connection, name: NetName) -> Row | None:
     return await db.fetchrow("SELECT * FROM net WHERE net = $1", name)
 
 
-async def nets(db: Connection) -> list[Row]:
-    """Every net, with whether and why it is draining."""
+async def nets(db: Connection, now: datetime) -> list[Row]:
+    """Every net, with whether and why it is draining.
+
+    One without a run is silent that was not heard of for a lease's time; one with a run is lost then, not silent.
+    """
     return await db.fetch(
-        "SELECT n.*, d.net IS NOT NULL AS draining, d.reason AS draining_because, d.since AS draining_since"
-        " FROM net n LEFT JOIN draining_net d USING (net) ORDER BY net"
+        "SELECT n.net, n.framework, n.trusts, n.run_id, n.fencing, n.heard_at, n.resources,"
+        " CASE WHEN n.state IN ('free', 'released') AND n.lease_until <= $1 THEN 'silent' ELSE n.state END AS state,"
+        " d.net IS NOT NULL AS draining, d.reason AS draining_because, d.since AS draining_since"
+        " FROM net n LEFT JOIN draining_net d USING (net) ORDER BY net",
+        now,
     )
 
 
@@ -316,6 +340,10 @@ async def free_net(db: Connection, event: NetFree, now: datetime, lease_until: d
         now,
         {trust: each.model_dump() for trust, each in event.resources.items()},
     )
+
+
+async def drop_net(db: Connection, name: NetName) -> None:
+    await db.execute("DELETE FROM net WHERE net = $1", name)
 
 
 async def hold_net(db: Connection, assigned: RunAssigned, lease_until: datetime) -> None:

@@ -11,9 +11,10 @@ from flip_contracts.projects import Framework, Job
 from flip_contracts.scheduler import Checkpoint, Resources
 from pydantic import BaseModel
 
+from flip_scheduler.durations import History
 from flip_scheduler.fairness import Waiting
 from flip_scheduler.matching import Net, NetState, waits_for
-from flip_scheduler.outlook import Estimate, Held, History, Outlook, Unknown, outlooks
+from flip_scheduler.outlook import Estimate, Held, Outlook, Unknown, outlooks
 
 State = Literal[
     "queued",
@@ -53,15 +54,15 @@ class News(BaseModel):
 class Start(BaseModel):
     """When a waiting run may start, or why nobody can say.
 
-    The time rests on the run before it on its net, taken to last for the median of `runs` finished ones of its project
-    or, where those are too few, of its framework. Without a basis the net is free already.
+    The time rests on the run before it on its net, taken to last for `takes_s` as `runs` finished ones of its kind did,
+    of its project or, where those are too few, of its framework. Without a basis the net is free already.
     """
 
     at: datetime | None
     unknown_because: Unknown | None = None
     basis: Literal["project", "framework"] | None = None
     runs: int | None = None
-    median_s: float | None = None
+    takes_s: float | None = None
 
     @classmethod
     def of(cls, outlook: Outlook) -> Self:
@@ -72,7 +73,7 @@ class Start(BaseModel):
         if start.basis is None:
             return cls(at=start.starts_at)
         basis = start.basis
-        return cls(at=start.starts_at, basis=basis.of, runs=basis.runs, median_s=basis.median.total_seconds())
+        return cls(at=start.starts_at, basis=basis.of, runs=basis.runs, takes_s=basis.takes.total_seconds())
 
 
 class Lack(BaseModel):
@@ -152,8 +153,8 @@ class Metric(BaseModel):
 
 
 class NetView(BaseModel):
-    """A net as it was last heard of. `silent`: free, but not heard of for a lease's time. A draining net is given no
-    further run; it is drained once it holds none."""
+    """A net as it was last heard of. `silent`: it holds no run, and was not heard of for a lease's time. A draining net
+    is given no further run; it is drained once it holds none."""
 
     net: NetName
     framework: Framework
@@ -167,10 +168,9 @@ class NetView(BaseModel):
     heard_at: datetime
 
     @classmethod
-    def of(cls, row: Row, now: datetime) -> Self:
+    def of(cls, row: Row) -> Self:
         """From the net's row."""
-        silent = row["state"] == "free" and row["lease_until"] <= now
-        return cls.model_validate(dict(row) | ({"state": "silent"} if silent else {}))
+        return cls.model_validate(dict(row))
 
 
 @dataclass(frozen=True, slots=True)
