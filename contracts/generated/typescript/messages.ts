@@ -507,7 +507,11 @@ export interface ProjectionsRebuiltV1 {
   readonly swapped: boolean;
 }
 
-/** What a Trust answered outside of rounds can't be used; the run goes on without it, as its app asks for. */
+/**
+ * What a Trust answered outside of rounds can't be used, or isn't there; the run goes on without it.
+ *
+ * Its app asks for that, or it is the model of a Trust that has trained no round of this attempt.
+ */
 export interface ResultIgnoredV1 {
   readonly run_id: string;
   readonly project_id: string;

@@ -111,7 +111,10 @@ class ContributionExcluded(Event, topic=TRAINING, version=1):
 
 
 class ResultIgnored(Event, topic=TRAINING, version=1):
-    """What a Trust answered outside of rounds can't be used; the run goes on without it, as its app asks for."""
+    """What a Trust answered outside of rounds can't be used, or isn't there; the run goes on without it.
+
+    Its app asks for that, or it is the model of a Trust that has trained no round of this attempt.
+    """
 
     run_id: RunId
     project_id: ProjectId

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ from flip_nnunet.message import NO_ANSWER, Json, Message, SiteFailure, SitesFail
 from flip_nnunet.payload import ComputeProfile, TrainingPayload
 from flip_nnunet.seal import check
 from flip_nnunet.store import FolderStore
+from killed_hub import train_until_killed
 from synthetic import Family, write_dataset
 from workers_here import WorkersHere
 
@@ -194,6 +196,34 @@ def test_a_run_resumed_by_new_processes_equals_the_uninterrupted_one_bit_for_bit
     (only,) = resumed.told("round-complete")
     assert {told["state"] for told in only["sites"].values()} == {"disk"}
     assert all(site["reused"] for site in resumed.told("preprocessed")[0]["sites"].values())
+
+
+def members(ran: Ran) -> dict[str, bytes]:
+    """The files of the results but their seal, which has the job of its own attempt."""
+    with zipfile.ZipFile(ran.outcome.results.archive) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/seal.json")}
+
+
+@pytest.mark.requirement("NNU-9")
+@pytest.mark.requirement("RUN-9")
+def test_a_run_killed_after_its_last_round_trains_nothing_anew_and_ends_with_the_very_same_results(
+    trained: Ran, data: dict[str, Path], tmp_path: Path
+):
+    for part in ("sites", "hub/rounds"):
+        shutil.copytree(trained.work / part, tmp_path / part)
+    (tmp_path / "hub" / "rounds" / "round_00001.npz").unlink()
+    hub = multiprocessing.get_context("spawn").Process(target=train_until_killed, args=(data, tmp_path, job(start=1)))
+    hub.start()
+    hub.join()
+    assert hub.exitcode == -signal.SIGKILL
+    assert not list(tmp_path.rglob("*.zip"))
+    resumed = run(data, tmp_path, job(start=2))
+    assert not resumed.told("training-started")
+    assert not resumed.told("round-complete")
+    assert members(resumed) == members(trained)
+    assert resumed.outcome.weights_digest == trained.outcome.weights_digest
+    sealed, _ = check(resumed.outcome.results.archive)
+    assert sealed["rounds"] == {"1": trained.outcome.weights_digest}
 
 
 @pytest.mark.requirement("NNU-3")

@@ -31,7 +31,7 @@ from flip_apps.answers import AnswerInvalid, said_in_round, validated
 from flip_apps.files import as_arrays, configuration
 from flip_apps.job import AppJob
 from flip_apps.results import AppResults, write_results
-from flip_apps.site import Point
+from flip_apps.site import NO_LOCAL_MODEL, Point
 
 GLOBAL_MODEL, BEST_MODEL = "SRV_FL_global_model.pt", "SRV_best_FL_global_model.pt"
 """The hub's models in cross-site validation, by the names that NVFLARE has for them."""
@@ -72,6 +72,9 @@ class Offers:
 
 def federate_app(sites: Sites, job: AppJob, files: Mapping[str, bytes], store: Store, tell: Tell) -> AppOutcome:
     """Train the app in `files` over `sites`, validate every model at every site and write the results.
+
+    With `starting_round` the training goes on from the weights that `store` holds of the round before; where that was
+    the last one, nothing is trained.
 
     Raises `AppConfigInvalid`, `SitesFailed`, `TooFewContributions` or the store's `RoundMissing`.
     """
@@ -128,7 +131,8 @@ class _AppFederation:
         if start:
             weights, self.best = self.store.load_round(start - 1), self.store.load_standing(start - 1).best
             self.digests[start - 1] = weights_digest(weights)
-        self.tell({"kind": "training-started", "round": start, "rounds": rounds, "parameters": parameters})
+        if start < rounds:
+            self.tell({"kind": "training-started", "round": start, "rounds": rounds, "parameters": parameters})
         for number in range(start, rounds):
             weights = self._round(number, weights, validating=validating)
         return weights
@@ -239,13 +243,19 @@ class _AppFederation:
     # --- validation and results -----------------------------------------------------------------------------------
 
     def _cross_validate(self, weights: Weights, own: Sequence[str]) -> Validation:
-        """Every model at every site: the last global one, the best, and that of each site in `own`."""
+        """Every model at every site: the last global one, the best, and that of each site in `own`.
+
+        A site that has trained no round of this attempt has no model of its own, whatever the app's `local_model` would
+        give: that is told, and the model left out.
+        """
         found: Validation = {site: {} for site in sorted(self.sites.names())}
         self._validate(GLOBAL_MODEL, weights, found)
         if self.best is not None:
             self._validate(BEST_MODEL, self.store.load_round(self.best.round), found)
         for site in own:
-            submitted = self._usable("submit_model", self.sites.ask("submit_model", Message(), [site]))
+            submitted = self._usable(
+                "submit_model", self._only_there(self.sites.ask("submit_model", Message(), [site]))
+            )
             if site in submitted:
                 self._validate(site, submitted[site].arrays, found)
         return found
@@ -266,8 +276,20 @@ class _AppFederation:
             if failure is None:
                 usable[site] = answer
             else:
-                self.tell({"kind": "result-ignored", "operation": operation, "site": site, "reason": failure.code})
+                self._tell_ignored(operation, site, failure)
         return {site: usable[site] for site in sorted(usable)}
+
+    def _only_there(self, submitted: Answers) -> Answers:
+        """The answers without those of sites that have no model of their own; that is told of them."""
+        for site, answer in submitted:
+            failure = failure_of(answer)
+            if failure is not None and failure.code == NO_LOCAL_MODEL:
+                self._tell_ignored("submit_model", site, failure)
+            else:
+                yield site, answer
+
+    def _tell_ignored(self, operation: str, site: str, why: SiteFailure) -> None:
+        self.tell({"kind": "result-ignored", "operation": operation, "site": site, "reason": why.code})
 
     def _let_go(self) -> None:
         """Tell every site that it may stop. One that does not answer takes nothing from what was trained."""

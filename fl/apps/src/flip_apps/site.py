@@ -33,6 +33,8 @@ from flip_apps.job import AppJob
 
 _LOG = logging.getLogger(__name__)
 
+NO_LOCAL_MODEL = "no-local-model"
+"""The failure of a site that is asked for its own model and has trained none since its app was loaded."""
 DATA = "app_data"
 """Where the Trust's worker prepares a project's data below a run's folder (`flip.data`)."""
 
@@ -155,6 +157,7 @@ class AppWorker(Operations):
         self._tell_flip()
         self._seed(0, "init")
         _LOG.info("the app of run %s has the digest %s", self.job.run_id, self.job.app_digest)
+        self.has_trained = False
         self.app = self.load(Place(self.site, self._folder("app"), workspace, self.job, config))
         offers = {"local_model": self.app.has_local_model, "each_round": self.app.is_validated_each_round}
         return Message({"versions": versions()} | offers)
@@ -183,7 +186,9 @@ class AppWorker(Operations):
         return Message(meta, trained.weights)
 
     def _submit_model(self, _: Message) -> Message:
-        """-> arrays: the model that this site trained."""
+        """-> arrays: the model that this site trained. An app that has trained nothing yet would give any weights."""
+        if not self.has_trained:
+            raise SiteFailed(NO_LOCAL_MODEL, "the site has trained no round since its app was loaded")
         return Message(arrays=self._loaded.local_model())
 
     def _validate(self, message: Message) -> Message:

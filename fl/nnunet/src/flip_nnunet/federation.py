@@ -168,7 +168,8 @@ def federate(sites: Sites, job: Job, store: Store, tell: Tell) -> Outcome:
     as long as the job's minimum of sites remains.
 
     With `starting_fed_round` the training goes on from the weights that `store` holds of the round before; all the
-    rest is found again, and the sites reuse what they have preprocessed. Raises `JobUnfit`, `SitesFailed`,
+    rest is found again, and the sites reuse what they have preprocessed. Where that round was the last one, nothing is
+    trained, and the results are those of a run that was never interrupted. Raises `JobUnfit`, `SitesFailed`,
     `SchemasDiffer`, `PlansDiffer`, `TooFewContributions` or the store's `RoundMissing`; the sites keep their state for
     another attempt.
     """
@@ -306,8 +307,10 @@ class _Federation:
         if start:
             weights, standing = self._store.load_round(start - 1), self._store.load_standing(start - 1)
             digests[start - 1] = weights_digest(weights)
-        parameters = sum(array.size for array in network.weights.values())
-        self._tell({"kind": "training-started", "round": start, "rounds": payload.num_rounds, "parameters": parameters})
+        if start < payload.num_rounds:
+            parameters = sum(array.size for array in network.weights.values())
+            started = {"round": start, "rounds": payload.num_rounds, "parameters": parameters}
+            self._tell({"kind": "training-started", **started})
         for number in range(start, payload.num_rounds):
             terms = RoundTerms(number, plan, weights, cohort.cases, self._job.largest_update)
             weights, digests[number], standing = self._round(terms, standing)
