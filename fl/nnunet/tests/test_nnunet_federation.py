@@ -44,6 +44,7 @@ TINY = ComputeProfile(
 )
 FAMILIES = {"KCH": Family(1, 4), "UCLH": Family(2, 5, (1.1, 1.1, 1.4), (24, 26, 20), shift=20, scale=1.3)}
 
+STRUCTURES = {"organ", "lesion"}
 MODEL = "Dataset005_brains/nnUNetTrainer__nnUNetPlans__2d"
 COHORTS = {"KCH": "c" * 64, "UCLH": "d" * 64}
 
@@ -110,6 +111,7 @@ def test_a_run_tells_its_stages_and_every_round_in_order(trained: Ran):
         assert event["round"] == number
         assert {site: told["weight"] for site, told in event["sites"].items()} == {"KCH": 4 / 9, "UCLH": 5 / 9}
         assert all(np.isfinite(told["metrics"]["train_loss"]) for told in event["sites"].values())
+        assert all(told["metrics"]["dice_per_class"].keys() == STRUCTURES for told in event["sites"].values())
     rates = [event["sites"]["KCH"]["metrics"]["learning_rate"] for event in trained.told("round-complete")]
     assert rates == pytest.approx([0.01, 0.01 * 0.5**0.9])  # nnU-Net's schedule over all rounds
     assert trained.outcome.weights_digest == trained.told("round-complete")[-1]["digest"]
@@ -288,7 +290,13 @@ def test_the_order_of_regions_survives_a_transport_that_sorts_keys(tmp_path: Pat
         return Message(json.loads(canonical_json(answer.meta)), answer.arrays)
 
     sites = WorkersHere({"KCH": tmp_path / "KCH"}, tmp_path / "work", job(rounds=1), change=sort_keys)
-    outcome = federate(sites, job(rounds=1), FolderStore(tmp_path / "hub"), lambda _: None)
+    events: list[Json] = []
+    outcome = federate(sites, job(rounds=1), FolderStore(tmp_path / "hub"), events.append)
+    (metrics,) = [event["sites"]["KCH"]["metrics"] for event in events if event["kind"] == "round-complete"]
+    (told,) = [answer.meta["metrics"] for operation, _, answer in sites.answers if operation == "train_round"]
+    assert list(metrics["dice_per_class"].items()) == list(
+        zip(("whole", "lesion"), told["dice_per_class"], strict=True)
+    )
     with zipfile.ZipFile(outcome.results.archive) as archive:
         exported = json.loads(archive.read("Dataset005_brains/nnUNetTrainer__nnUNetPlans__2d/dataset.json"))
     assert list(exported["labels"].items()) == list(labels.items())
