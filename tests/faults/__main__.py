@@ -43,7 +43,8 @@ Written by `make faults`. A run of three rounds over two Trusts on the local sta
 * one Trust answers with NaN, by another plan, in another shape, for an older round, or nothing at all, from its second
   round on. The run needs one Trust at least: it goes on without the answer, and says why.
 
-Training is disturbed after its first complete round, so that there is one to go on from. {cases} cases; {promised} came
+Training is disturbed after its first complete round, so that there is one to go on from; exporting is what comes after
+the last one, and collecting begins when the results are made. {cases} cases; {promised} came
 out as promised: the run finished, or failed with the full disk as its reason. In each of them the net was free again
 and no process of the run was left; the next case is played on the same net.
 

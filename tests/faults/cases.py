@@ -17,7 +17,7 @@ Cut = Literal["network", "disk"]
 Answer = Literal["nan", "other-plan", "other-shape", "stale-round", "nothing"]
 """What one Trust answers a round with, from its second round on."""
 Fault = Killed | Cut | Answer
-Stage = Literal["preparing", "fingerprint", "preprocessing", "training", "aggregation", "collecting"]
+Stage = Literal["preparing", "fingerprint", "preprocessing", "training", "aggregation", "exporting", "collecting"]
 
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
 FAULTS: tuple[Fault, ...] = (*get_args(Killed), *get_args(Cut), *ANSWERS)

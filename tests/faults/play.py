@@ -33,7 +33,7 @@ _TOLD: dict[Stage, str] = {
     "collecting": "exported",
 }
 """The first line of this kind in the run's events begins the stage. Training is disturbed after a complete round:
-there is one to go on from."""
+there is one to go on from. `exporting` begins with the last of them, when nothing is left to train."""
 
 
 class Stuck(Exception):
@@ -105,7 +105,10 @@ class Stack:
         if stage == "aggregation":
             weights = at_hub.round(1)
             return any(weights.parent.glob(f"{weights.stem}.*"))
-        return _TOLD[stage] in {line["kind"] for line in Tail(at_hub).lines()}
+        lines = list(Tail(at_hub).lines())
+        if stage == "exporting":
+            return any(line["kind"] == "round-complete" and line["round"] == ROUNDS - 1 for line in lines)
+        return _TOLD[stage] in {line["kind"] for line in lines}
 
     def _work(self, owner: str, net: Net) -> Path:
         return self.layout.folder(owner, "work", net.name) / "runs"

@@ -44,6 +44,16 @@ export interface ConfigurationProblem {
   readonly detail: string;
 }
 
+/**
+ * A place where the Trusts' records of schema, plan or model differ, and each Trust's value there, as JSON.
+ *
+ * Both are shortened to what is safe to show; no record holds values of single cases.
+ */
+export interface Difference {
+  readonly path: string;
+  readonly values: Readonly<Record<string, string>>;
+}
+
 /** The results of a finished run whose model a prediction uses, by the digest of their zip. */
 export interface EarlierResults {
   readonly run_id: string;
@@ -79,7 +89,11 @@ export interface ApprovalWithdrawnV1 {
   readonly reason: string;
 }
 
-/** The attempt ended without a result: stopped, broken (it may be tried again), or wrong in itself (it may not). */
+/**
+ * The attempt ended without a result: stopped, broken (it may be tried again), or wrong in itself (it may not).
+ *
+ * `differences` has the first of them where it failed because the Trusts' records differ.
+ */
 export interface AttemptEndedV1 {
   readonly run_id: string;
   readonly project_id: string;
@@ -88,6 +102,7 @@ export interface AttemptEndedV1 {
   readonly outcome: "stopped" | "interrupted" | "failed" | (string & {});
   readonly reason: string;
   readonly detail?: string;
+  readonly differences?: ReadonlyArray<Difference>;
 }
 
 /** At the hub. */
@@ -519,7 +534,11 @@ export interface ProjectionsRebuiltV1 {
   readonly swapped: boolean;
 }
 
-/** What a Trust answered outside of rounds can't be used; the run goes on without it. */
+/**
+ * What a Trust answered outside of rounds can't be used, or isn't there; the run goes on without it.
+ *
+ * Its app asks for that, or it is the model of a Trust that has trained no round of this attempt.
+ */
 export interface ResultIgnoredV1 {
   readonly run_id: string;
   readonly project_id: string;

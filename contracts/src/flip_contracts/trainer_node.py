@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from flip_contracts.base import Command, Event, NetName, Open, ProjectId, ReasonCode, Report, RunId, Sha256, TrustCode
 from flip_contracts.projects import Framework
@@ -116,7 +116,10 @@ class ContributionExcluded(Event, topic=TRAINING, version=1):
 
 
 class ResultIgnored(Event, topic=TRAINING, version=1):
-    """What a Trust answered outside of rounds can't be used; the run goes on without it."""
+    """What a Trust answered outside of rounds can't be used, or isn't there; the run goes on without it.
+
+    Its app asks for that, or it is the model of a Trust that has trained no round of this attempt.
+    """
 
     run_id: RunId
     project_id: ProjectId
@@ -161,8 +164,23 @@ class ResultsCollected(Event, topic=TRAINING, version=1):
     seal: Sha256 | None = None
 
 
+class Difference(BaseModel):
+    """A place where the Trusts' records of schema, plan or model differ, and each Trust's value there, as JSON.
+
+    Both are shortened to what is safe to show; no record holds values of single cases.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    values: dict[TrustCode, str]
+
+
 class AttemptEnded(Event, topic=TRAINING, version=1):
-    """The attempt ended without a result: stopped, broken (it may be tried again), or wrong in itself (it may not)."""
+    """The attempt ended without a result: stopped, broken (it may be tried again), or wrong in itself (it may not).
+
+    `differences` has the first of them where it failed because the Trusts' records differ.
+    """
 
     run_id: RunId
     project_id: ProjectId
@@ -171,6 +189,7 @@ class AttemptEnded(Event, topic=TRAINING, version=1):
     outcome: Annotated[Literal["stopped", "interrupted", "failed"], Open("failed")]
     reason: ReasonCode
     detail: str = ""
+    differences: tuple[Difference, ...] = ()
 
 
 class PrepareRun(Command, topic=TRAINING_COMMANDS, version=1):

@@ -510,6 +510,40 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: P
     assert model(whole) != [9.0] * 4  # the numbers were drawn
 
 
+@pytest.mark.requirement("RUN-9")
+@pytest.mark.requirement("RUN-10")
+def test_an_attempt_that_finds_every_round_trained_exports_the_same_model_and_says_whose_own_it_has_not(
+    tmp_path: Path,
+):
+    config = {"GLOBAL_ROUNDS": 3}
+    whole = Federation(tmp_path, config, adding(scores=[9.0, 0.8, 0.3]))
+    uninterrupted = whole.run()
+    resumed = Federation(tmp_path, config, adding(scores=[9.0, 0.8, 0.3]))
+    outcome = resumed.run(starting_round=3)
+    assert not resumed.kinds("training-started")
+    assert not resumed.kinds("round-complete")
+    assert outcome.weights_digest == uninterrupted.weights_digest
+    for name in ("FL_global_model.pt", "best_FL_global_model.pt"):
+        assert member(outcome, name) == member(uninterrupted, name)
+    of_the_hub = {
+        site: {owner: found[owner] for owner in (GLOBAL, BEST)} for site, found in validation(uninterrupted).items()
+    }
+    assert validation(outcome) == of_the_hub
+    assert [(line["operation"], line["site"], line["reason"]) for line in resumed.kinds("result-ignored")] == [
+        ("submit_model", site, "no-local-model") for site in TRUSTS
+    ]
+
+
+@pytest.mark.requirement("RUN-10")
+def test_a_trust_that_failed_in_every_round_has_no_model_of_its_own_to_validate(tmp_path: Path):
+    apps = adding() | {"UCLH": {"fails_in": 0}}
+    federation = Federation(tmp_path, {"IGNORE_RESULT_ERROR": True}, apps)
+    assert validation(federation.run())["KCH"].keys() == {GLOBAL, "KCH"}
+    assert [(line["site"], line["reason"]) for line in federation.kinds("result-ignored")] == [
+        ("UCLH", "no-local-model")
+    ]
+
+
 @pytest.mark.requirement("FILE-6")
 def test_the_seal_has_the_digest_of_every_file_and_of_the_query(tmp_path: Path):
     federation = Federation(tmp_path, {}, adding())

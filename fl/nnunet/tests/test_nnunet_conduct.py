@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from flip_nnunet.aggregation import TooFewContributions
 from flip_nnunet.attempt import Attempt
 from flip_nnunet.conduct import SILENT, Interrupted, conduct
-from flip_nnunet.federation import JobUnfit
+from flip_nnunet.federation import JobUnfit, PlansDiffer
 from flip_nnunet.message import Answers, Message, SiteFailure
 
 TRUSTS = ("KCH", "RJ1", "UCLH")
@@ -96,6 +97,25 @@ def test_an_aborted_attempt_is_interrupted_and_no_site_is_blamed(tmp_path: Path,
 def test_what_is_nobodys_doing_is_told_as_an_internal_error(tmp_path: Path):
     last = last_word(tmp_path, RuntimeError("a bug"))
     assert (last["kind"], last["reason"], last["detail"]) == ("failed", "internal-error", "RuntimeError: a bug")
+    assert last["words"] == "RuntimeError"  # its text could be of anything
+
+
+@pytest.mark.requirement("NNU-2")
+def test_where_records_differ_is_told_with_each_sites_value_whatever_the_records_hold(tmp_path: Path):
+    plans: dict[str, Any] = {"KCH": {"batch_size": 4, "same": 1}, "UCLH": {"batch_size": float("nan"), "same": 1}}
+    last = last_word(tmp_path, PlansDiffer(plans))
+    assert (last["kind"], last["reason"]) == ("failed", "plans-differ")
+    assert last["differences"] == [{"path": "/batch_size", "values": {"KCH": "4", "UCLH": "NaN"}}]
+
+
+def test_what_the_hub_itself_finds_wrong_is_told_in_its_words(tmp_path: Path):
+    last = last_word(tmp_path, JobUnfit("fold_id: the model has no fold 2"))
+    assert (last["reason"], last["words"], last["differences"]) == ("job-unfit", "fold_id: the model has no fold 2", [])
+
+
+def test_a_full_disk_at_the_hub_is_told_as_that_and_another_attempt_may_succeed(tmp_path: Path):
+    last = last_word(tmp_path, OSError(errno.ENOSPC, "No space left on device"))
+    assert (last["kind"], last["reason"]) == ("interrupted", "hub-disk-full")
 
 
 def test_a_malformed_job_fails_before_any_site_is_asked(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ from flip_nnunet.message import NO_ANSWER, Json, Message, SiteFailure, SitesFail
 from flip_nnunet.payload import ComputeProfile, TrainingPayload
 from flip_nnunet.seal import check
 from flip_nnunet.store import FolderStore
+from killed_hub import train_until_killed
 from synthetic import Family, write_dataset
 from workers_here import WorkersHere
 
@@ -42,6 +44,7 @@ TINY = ComputeProfile(
 )
 FAMILIES = {"KCH": Family(1, 4), "UCLH": Family(2, 5, (1.1, 1.1, 1.4), (24, 26, 20), shift=20, scale=1.3)}
 
+STRUCTURES = {"organ", "lesion"}
 MODEL = "Dataset005_brains/nnUNetTrainer__nnUNetPlans__2d"
 COHORTS = {"KCH": "c" * 64, "UCLH": "d" * 64}
 
@@ -108,6 +111,7 @@ def test_a_run_tells_its_stages_and_every_round_in_order(trained: Ran):
         assert event["round"] == number
         assert {site: told["weight"] for site, told in event["sites"].items()} == {"KCH": 4 / 9, "UCLH": 5 / 9}
         assert all(np.isfinite(told["metrics"]["train_loss"]) for told in event["sites"].values())
+        assert all(told["metrics"]["dice_per_class"].keys() == STRUCTURES for told in event["sites"].values())
     rates = [event["sites"]["KCH"]["metrics"]["learning_rate"] for event in trained.told("round-complete")]
     assert rates == pytest.approx([0.01, 0.01 * 0.5**0.9])  # nnU-Net's schedule over all rounds
     assert trained.outcome.weights_digest == trained.told("round-complete")[-1]["digest"]
@@ -196,6 +200,34 @@ def test_a_run_resumed_by_new_processes_equals_the_uninterrupted_one_bit_for_bit
     assert all(site["reused"] for site in resumed.told("preprocessed")[0]["sites"].values())
 
 
+def members(ran: Ran) -> dict[str, bytes]:
+    """The files of the results but their seal, which has the job of its own attempt."""
+    with zipfile.ZipFile(ran.outcome.results.archive) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/seal.json")}
+
+
+@pytest.mark.requirement("NNU-9")
+@pytest.mark.requirement("RUN-9")
+def test_a_run_killed_after_its_last_round_trains_nothing_anew_and_ends_with_the_very_same_results(
+    trained: Ran, data: dict[str, Path], tmp_path: Path
+):
+    for part in ("sites", "hub/rounds"):
+        shutil.copytree(trained.work / part, tmp_path / part)
+    (tmp_path / "hub" / "rounds" / "round_00001.npz").unlink()
+    hub = multiprocessing.get_context("spawn").Process(target=train_until_killed, args=(data, tmp_path, job(start=1)))
+    hub.start()
+    hub.join()
+    assert hub.exitcode == -signal.SIGKILL
+    assert not list(tmp_path.rglob("*.zip"))
+    resumed = run(data, tmp_path, job(start=2))
+    assert not resumed.told("training-started")
+    assert not resumed.told("round-complete")
+    assert members(resumed) == members(trained)
+    assert resumed.outcome.weights_digest == trained.outcome.weights_digest
+    sealed, _ = check(resumed.outcome.results.archive)
+    assert sealed["rounds"] == {"1": trained.outcome.weights_digest}
+
+
 @pytest.mark.requirement("NNU-3")
 def test_preprocessed_data_are_reused_by_another_run_and_never_leave_the_site(
     trained: Ran, data: dict[str, Path], tmp_path: Path
@@ -267,7 +299,13 @@ def test_the_order_of_regions_survives_a_transport_that_sorts_keys(tmp_path: Pat
         return Message(json.loads(canonical_json(answer.meta)), answer.arrays)
 
     sites = WorkersHere({"KCH": tmp_path / "KCH"}, tmp_path / "work", job(rounds=1), change=sort_keys)
-    outcome = federate(sites, job(rounds=1), FolderStore(tmp_path / "hub"), lambda _: None)
+    events: list[Json] = []
+    outcome = federate(sites, job(rounds=1), FolderStore(tmp_path / "hub"), events.append)
+    (metrics,) = [event["sites"]["KCH"]["metrics"] for event in events if event["kind"] == "round-complete"]
+    (told,) = [answer.meta["metrics"] for operation, _, answer in sites.answers if operation == "train_round"]
+    assert list(metrics["dice_per_class"].items()) == list(
+        zip(("whole", "lesion"), told["dice_per_class"], strict=True)
+    )
     with zipfile.ZipFile(outcome.results.archive) as archive:
         exported = json.loads(archive.read("Dataset005_brains/nnUNetTrainer__nnUNetPlans__2d/dataset.json"))
     assert list(exported["labels"].items()) == list(labels.items())

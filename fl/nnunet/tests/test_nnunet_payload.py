@@ -53,7 +53,7 @@ def test_numbers_may_be_written_as_text():
         ("trainer_name", "nnUNetTrainerOfMine"),
         ("epochs_per_round", 0),
         ("starting_fed_round", -1),
-        ("starting_fed_round", 3),
+        ("starting_fed_round", 4),
         ("learning_rate", 0.1),
     ],
 )

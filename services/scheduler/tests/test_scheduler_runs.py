@@ -486,9 +486,18 @@ async def test_members_follow_a_run_live_and_can_go_on_where_they_were(world: Wo
             )
             metric = await anext(events)
             assert (metric["event"], metric["data"]["value"]) == ("metric", 0.25)
-        await world.node.say(AttemptEnded(**of(held), fencing=held.fencing, outcome="failed", reason="plans-differ"))
+        wrong = {"outcome": "failed", "reason": "plans-differ", "detail": "The Trusts differ at /patch_size."}
+        differences = [{"path": "/patch_size", "values": {"KCH": "[64, 64]", "UCLH": "[32, 32]"}}]
+        await world.node.say(
+            AttemptEnded.model_validate({**of(held), "fencing": held.fencing, **wrong, "differences": differences})
+        )
         async with http.stream("GET", f"{path}/live", headers={"Last-Event-ID": metric["id"]}) as live:
-            assert [event["event"] async for event in sent_events(live)] == ["attempt-ended", "failed"]
+            ended, failed = [event async for event in sent_events(live)]
+        assert (ended["event"], ended["data"]) == (
+            "attempt-ended",
+            ended["data"] | wrong | {"differences": differences},
+        )
+        assert (failed["event"], failed["data"]["detail"]) == ("failed", wrong["detail"])
 
 
 # --- fair share, k of n, GPUs, draining ---------------------------------------------------------------------------

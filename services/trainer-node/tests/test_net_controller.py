@@ -131,6 +131,12 @@ class Net:
         draft.write_text(json.dumps(known))
         draft.replace(self.script)
 
+    def refuse(self, **codes: str) -> None:
+        """Let the driver refuse operations; without any it refuses nothing more."""
+        draft = self.script.with_name(".refuses.json")
+        draft.write_text(json.dumps(codes))
+        draft.replace(self.script.with_name("refuses.json"))
+
     def run_folder(self, run: RunAssigned) -> Path:
         return self.folder / "work" / "runs" / str(run.run_id)
 
@@ -144,7 +150,7 @@ class Net:
     def complete_round(self, run: RunAssigned, number: int) -> bytes:
         weights = random.Random(number).randbytes(1 << 16)
         (self.run_folder(run) / "rounds" / f"round_{number:05d}.npz").write_bytes(weights)
-        metrics = {"train_loss": 0.5, "dice": None, "dice_per_class": [None, 0.25]}
+        metrics = {"train_loss": 0.5, "dice": None, "dice_per_class": {"organ": None, "lesion": 0.25}}
         sites = {trust: {"metrics": metrics} for trust in TRUSTS}
         said = {"round": number, "digest": sha256(weights)}
         first = sha256(random.Random(0).randbytes(1 << 16))
@@ -359,7 +365,7 @@ async def test_a_run_is_carried_from_its_assignment_to_its_results(net: Net) -> 
             (trust, number, name)
             for number in (0, 1)
             for trust in TRUSTS
-            for name in ("dice_per_class/2", "train_loss")
+            for name in ("dice_per_class/lesion", "train_loss")
         ]
         assert await net.said(AttemptEnded) == []
 
@@ -442,6 +448,78 @@ async def test_a_run_whose_checkpoint_is_gone_ends_with_that_reason(net: Net) ->
         await net.ended(run)
         ended = (await net.hears(AttemptEnded))[0]
         assert (ended.outcome, ended.reason) == ("failed", "checkpoint-missing")
+
+
+@pytest.mark.requirement("RUN-5")
+@pytest.mark.parametrize(
+    ("code", "outcome"), [("job-invalid", "failed"), ("attempt-differs", "interrupted"), ("job-deleted", "interrupted")]
+)
+async def test_a_job_that_the_net_will_never_take_ends_the_attempt_with_the_refusals_code(
+    net: Net, code: str, outcome: str
+) -> None:
+    net.connect(*TRUSTS)
+    net.refuse(submit=code)
+    async with net.running():
+        run = await net.assign()
+        await net.prepared_everywhere(run)
+        await net.hears(EndRun, 2)
+        await net.ended(run)
+        ended = (await net.hears(AttemptEnded))[0]
+        assert (ended.outcome, ended.reason) == (outcome, code)
+        await net.is_free_after(run)
+
+
+@pytest.mark.requirement("RUN-5")
+@pytest.mark.parametrize("passing", ["net-unreachable", "internal-error"])
+async def test_a_job_that_the_net_has_forgotten_interrupts_the_attempt_and_a_net_that_is_away_does_not(
+    net: Net, passing: str
+) -> None:
+    net.connect(*TRUSTS)
+    net.refuse(submit=passing)
+    async with net.running():
+        run = await net.assign()
+        await net.prepared_everywhere(run)
+        assert [event.trust for event in await net.hears(RunPrepared, 2)] == list(TRUSTS)
+        net.refuse()
+        await net.job(run)
+        assert await net.said(EndRun) == []
+        net.refuse(status="job-unknown")
+        await net.hears(EndRun, 2)
+        await net.ended(run)
+        ended = (await net.hears(AttemptEnded))[0]
+        assert (ended.outcome, ended.reason) == ("interrupted", "job-unknown")
+
+
+@pytest.mark.requirement("RUN-5")
+async def test_a_round_whose_file_is_gone_at_the_hub_is_a_reason_and_the_net_takes_the_next_run(net: Net) -> None:
+    net.connect(*TRUSTS)
+    async with net.running():
+        run, _ = await net.started()
+        said = {"round": 0, "digest": DIGEST, "rounds": 2, "standing": {"score": None, "best": None}, "sites": {}}
+        net.write(run, {"kind": "round-complete", **said})
+        await net.hears(EndRun, 2)
+        await net.ended(run)
+        ended = (await net.hears(AttemptEnded))[0]
+        assert (ended.outcome, ended.reason) == ("interrupted", "hub-file-missing")
+        await net.is_free_after(run)
+        await net.started()
+
+
+@pytest.mark.requirement("RUN-5")
+async def test_a_full_disk_at_the_hub_is_a_reason(net: Net) -> None:
+    net.connect(*TRUSTS)
+    weights = Checkpoint(round=0, object=f"runs/{uuid7()}/rounds/0.1.npz", digest=sha256(b"weights"))
+    net.keep(weights.object, b"weights")
+    async with net.running():
+        run = await net.assign(checkpoint=weights)
+        rounds = net.run_folder(run) / "rounds"
+        rounds.mkdir(parents=True)
+        (rounds / "round_00000.sha256").symlink_to("/dev/full")  # every write to it finds the disk full
+        await net.prepared_everywhere(run)
+        await net.hears(EndRun, 2)
+        await net.ended(run)
+        ended = (await net.hears(AttemptEnded))[0]
+        assert (ended.outcome, ended.reason) == ("interrupted", "hub-disk-full")
 
 
 async def test_a_trust_that_can_not_take_part_ends_the_run_with_its_reason(net: Net) -> None:

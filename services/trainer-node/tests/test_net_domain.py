@@ -1,5 +1,6 @@
 from datetime import UTC, datetime, timedelta
 from functools import reduce
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 TRUSTS = ("KCH", "UCLH")
 DIGEST = "e" * 64
-PAYLOAD = {
+PAYLOAD: dict[str, Any] = {
     "mode": "training",
     "dataset_id": 7,
     "model_configuration": "2d",
@@ -109,6 +110,13 @@ def test_a_resumed_run_starts_after_its_last_round_with_the_same_seed() -> None:
     assert second["payload"]["starting_fed_round"] == 5
     assert first["seed"] == second["seed"]
     assert domain.object_of_round(RUN, 4) != domain.object_of_round(resumed, 4)
+
+
+@pytest.mark.requirement("NNU-9")
+def test_a_run_that_broke_after_its_last_round_resumes_behind_it() -> None:
+    checkpoint = Checkpoint(round=PAYLOAD["num_rounds"] - 1, object="o", digest=DIGEST)
+    payload = domain.job_record(RUN.model_copy(update={"checkpoint": checkpoint}), TERMS, {})["payload"]
+    assert payload["starting_fed_round"] == payload["num_rounds"] == PAYLOAD["num_rounds"]
 
 
 @pytest.mark.requirement("RUN-4")

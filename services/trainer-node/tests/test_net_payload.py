@@ -81,6 +81,14 @@ def test_numbers_may_be_written_as_text() -> None:
     }
 
 
+@pytest.mark.requirement("NNU-9")
+def test_the_trainer_goes_on_behind_the_last_round_and_no_further() -> None:
+    read = trainers("TrainingPayload")
+    assert read.model_validate({**LEAST, "starting_fed_round": LEAST["num_rounds"]})
+    with pytest.raises(ValidationError, match="starting_fed_round: 3 is above num_rounds 2"):
+        read.model_validate({**LEAST, "starting_fed_round": 3})
+
+
 @pytest.mark.requirement("NNU-6")
 @pytest.mark.parametrize(
     ("field", "value"),

@@ -30,7 +30,7 @@ from flip_apps.answers import AnswerInvalid, Installed, installed, network, said
 from flip_apps.files import as_arrays, configuration
 from flip_apps.job import AppJob
 from flip_apps.results import AppResults, write_results
-from flip_apps.site import Point
+from flip_apps.site import NO_LOCAL_MODEL, Point
 from flip_apps.ties import Ties, with_all_names
 
 GLOBAL_MODEL, BEST_MODEL = "SRV_FL_global_model.pt", "SRV_best_FL_global_model.pt"
@@ -72,6 +72,9 @@ class Offers:
 def federate_app(sites: Sites, job: AppJob, files: Mapping[str, bytes], store: Store, tell: Tell) -> AppOutcome:
     """Train the app in `files` over `sites`, validate every model at every site and write the results.
 
+    With `starting_round` the training goes on from the weights that `store` holds of the round before; where that was
+    the last one, nothing is trained.
+
     Raises `AppConfigInvalid`, `SitesFailed`, `TooFewContributions` or the store's `RoundMissing`.
     """
     config = configuration(job, files)
@@ -103,8 +106,7 @@ class _AppFederation:
         offers = self._install()
         weights = self._train(self._first_weights(), validating=offers.each_round)
         self.tell({"kind": "validating"})
-        has_trained = self.job.starting_round < self.config.global_rounds
-        validation = self._cross_validate(weights, self.names if offers.local_models and has_trained else [])
+        validation = self._cross_validate(weights, self.names if offers.local_models else [])
         self._let_go()
         results = self._export(weights, validation)
         tell_exported(self.tell, results)
@@ -143,7 +145,8 @@ class _AppFederation:
         if start:
             weights, self.best = self.store.load_round(start - 1), self.store.load_standing(start - 1).best
             self.digests[start - 1] = weights_digest(weights)
-        self.tell({"kind": "training-started", "round": start, "rounds": rounds, "parameters": parameters})
+        if start < rounds:
+            self.tell({"kind": "training-started", "round": start, "rounds": rounds, "parameters": parameters})
         for number in range(start, rounds):
             weights = self._round(number, weights, validating=validating)
         return weights
@@ -267,7 +270,11 @@ class _AppFederation:
     # --- validation and results -----------------------------------------------------------------------------------
 
     def _cross_validate(self, weights: Weights, own: Sequence[str]) -> Validation:
-        """Every model at every site: the last global one, the best, and that of each site in `own`."""
+        """Every model at every site: the last global one, the best, and that of each site in `own`.
+
+        A site that has trained no round of this attempt has no model of its own, whatever the app's `local_model` would
+        give: that is told, and the model left out.
+        """
         found: Validation = {site: {} for site in self.names}
         self._validate(GLOBAL_MODEL, weights, found)
         if self.best is not None:
@@ -302,6 +309,8 @@ class _AppFederation:
         Raises `SitesFailed` for any other, unless errors may be ignored and `at_least` as many can be used.
         """
         answers = self.sites.ask(operation, message, self.names if sites is None else sites)
+        if operation == "submit_model":
+            answers = self._only_there(answers)
         checked = _only_valid(answers, _READ[operation]) if operation in _READ else answers
         if not self.config.ignore_result_error:
             return settle(operation, checked)
@@ -317,6 +326,15 @@ class _AppFederation:
         if len(usable) < at_least:
             raise SitesFailed(operation, failures)
         return {site: usable[site] for site in sorted(usable)}
+
+    def _only_there(self, submitted: Answers) -> Answers:
+        """The answers without those of sites that have no model of their own; that is told of them."""
+        for site, answer in submitted:
+            failure = failure_of(answer)
+            if failure is not None and failure.code == NO_LOCAL_MODEL:
+                self._tell_ignored("submit_model", site, failure)
+            else:
+                yield site, answer
 
     def _tell_ignored(self, operation: str, site: str, why: SiteFailure) -> None:
         self.tell({"kind": "result-ignored", "operation": operation, "site": site, "reason": why.code})

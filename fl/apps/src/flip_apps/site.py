@@ -37,6 +37,8 @@ _LOG = logging.getLogger(__name__)
 
 NUMBERS = "biuf"
 """The kinds of numpy's types that travel, on every framework."""
+NO_LOCAL_MODEL = "no-local-model"
+"""The failure of a site that is asked for its own model and has trained none since its app was loaded."""
 DATA = "app_data"
 """Where the Trust's worker prepares a project's data below a run's folder (`flip.data`)."""
 PREPARED = "prepared.json"
@@ -175,6 +177,7 @@ class AppWorker(Operations):
         self._tell_flip()
         self._seed(0, "init")
         _LOG.info("the app of run %s has the digest %s", self.job.run_id, self.job.app_digest)
+        self.has_trained = False
         self.app = self.load(Place(self.site, self._folder("app"), workspace, self.job, config))
         offers = {"local_model": self.app.has_local_model, "each_round": self.app.is_validated_each_round}
         return Message({"versions": versions()} | self._prepared() | offers)
@@ -207,7 +210,12 @@ class AppWorker(Operations):
         return Message(meta, by_first_names(trained.weights, message.meta["ties"]))
 
     def _submit_model(self, message: Message) -> Message:
-        """-> arrays: the model that this site trained, each tensor once (meta ties)."""
+        """-> arrays: the model that this site trained, each tensor once (meta ties).
+
+        An app that has trained nothing yet would give any weights.
+        """
+        if not self.has_trained:
+            raise SiteFailed(NO_LOCAL_MODEL, "the site has trained no round since its app was loaded")
         return Message(arrays=by_first_names(self._loaded.local_model(), message.meta["ties"]))
 
     def _validate(self, message: Message) -> Message:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from flip_nnunet.aggregation import TooFewContributions
 from flip_nnunet.attempt import Attempt
 from flip_nnunet.events import EventLog
-from flip_nnunet.federation import Outcome, Sites, Store, Tell, federate
+from flip_nnunet.federation import Outcome, RecordsDiffer, Sites, Store, Tell, federate
+from flip_nnunet.files import is_disk_full
 from flip_nnunet.inference import InferenceOutcome, infer
 from flip_nnunet.job import AnyJob, InferenceJob, read_job
-from flip_nnunet.message import NO_ANSWER, SiteFailure, SitesFailed
+from flip_nnunet.message import NO_ANSWER, Json, SiteFailure, SitesFailed
 from flip_nnunet.store import FolderStore
 
 SILENT = SiteFailure(NO_ANSWER, "the site's trainer ended or the site cannot be reached")
@@ -26,11 +28,17 @@ class Interrupted(Exception):
         super().__init__(detail)
 
 
+_MOST_DIFFERENCES = 100
+_DISK_FULL = Interrupted("hub-disk-full", "the disk of the run's folder at the hub is full")
+
+
 def conduct(attempt: Attempt, sites_for: Callable[[AnyJob], Sites], silent: Collection[str]) -> None:
     """Run one attempt and tell what happens in `<run_folder>/events.jsonl`; weights go to `<run_folder>/rounds/`.
 
     The last event of an attempt that was not killed is `finished`, `interrupted` (worth another attempt) or `failed`
-    (it would fail again); the latter two have a `reason` code and a `detail`. Raises what ended it.
+    (it would fail again); the latter two have a `reason` code and a `detail`. One that failed by no site's failure also
+    has the hub's `words` for it, and in `differences` the places where records differ that must be equal. Raises what
+    ended it.
     `silent` has at any time the sites that left the last operation unanswered; the sites keep it up to date.
     """
 
@@ -51,7 +59,8 @@ def report(attempt: Attempt, work: Callable[[Tell], dict[str, Any]], silent: Col
             events.tell(_ending(Interrupted("job-aborted", "the framework ended the run's process"), silent))
             raise
         except Exception as error:
-            events.tell(_ending(error, silent))
+            full = is_disk_full(error, attempt.run_folder)
+            events.tell(_ending(_DISK_FULL if full else error, silent))
             raise
         events.tell({"kind": "finished"} | facts)
 
@@ -90,11 +99,22 @@ def _ending(error: Exception, silent: Collection[str]) -> dict[str, Any]:
             "sites": _as_facts(error.excluded),
             "detail": str(error),
         }
+    code = getattr(error, "code", None)
     return {
         "kind": "failed",
-        "reason": getattr(error, "code", "internal-error"),
+        "reason": code or "internal-error",
         "detail": f"{type(error).__name__}: {error}",
+        "words": str(error) if code else type(error).__name__,
+        "differences": _as_text(error.differences) if isinstance(error, RecordsDiffer) else [],
     }
+
+
+def _as_text(differences: list[Json]) -> list[Json]:
+    """The first differences, each site's value as JSON: a site's record may hold what an event can't, such as NaN."""
+    return [
+        {"path": each["path"], "values": {site: json.dumps(value) for site, value in each["values"].items()}}
+        for each in differences[:_MOST_DIFFERENCES]
+    ]
 
 
 def _as_facts(failures: Mapping[str, SiteFailure]) -> dict[str, dict[str, str]]:

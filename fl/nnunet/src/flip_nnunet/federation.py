@@ -31,6 +31,7 @@ from flip_nnunet.message import (
     settle,
     weights_digest,
 )
+from flip_nnunet.model import foreground
 from flip_nnunet.seal import Results
 from flip_nnunet.software import versions
 from flip_nnunet.standing import Best, Standing, mean_dice
@@ -168,7 +169,8 @@ def federate(sites: Sites, job: Job, store: Store, tell: Tell) -> Outcome:
     as long as the job's minimum of sites remains.
 
     With `starting_fed_round` the training goes on from the weights that `store` holds of the round before; all the
-    rest is found again, and the sites reuse what they have preprocessed. Raises `JobUnfit`, `SitesFailed`,
+    rest is found again, and the sites reuse what they have preprocessed. Where that round was the last one, nothing is
+    trained, and the results are those of a run that was never interrupted. Raises `JobUnfit`, `SitesFailed`,
     `SchemasDiffer`, `PlansDiffer`, `TooFewContributions` or the store's `RoundMissing`; the sites keep their state for
     another attempt.
     """
@@ -306,14 +308,17 @@ class _Federation:
         if start:
             weights, standing = self._store.load_round(start - 1), self._store.load_standing(start - 1)
             digests[start - 1] = weights_digest(weights)
-        parameters = sum(array.size for array in network.weights.values())
-        self._tell({"kind": "training-started", "round": start, "rounds": payload.num_rounds, "parameters": parameters})
+        if start < payload.num_rounds:
+            parameters = sum(array.size for array in network.weights.values())
+            started = {"round": start, "rounds": payload.num_rounds, "parameters": parameters}
+            self._tell({"kind": "training-started", **started})
+        structures = list(foreground(cohort.schema))
         for number in range(start, payload.num_rounds):
             terms = RoundTerms(number, plan, weights, cohort.cases, self._job.largest_update)
-            weights, digests[number], standing = self._round(terms, standing)
+            weights, digests[number], standing = self._round(terms, standing, structures)
         return _Trained(weights, digests, standing.best)
 
-    def _round(self, terms: RoundTerms, before: Standing) -> tuple[Weights, str, Standing]:
+    def _round(self, terms: RoundTerms, before: Standing, structures: Sequence[str]) -> tuple[Weights, str, Standing]:
         started = time.monotonic()
         aggregated = aggregate(
             self._sites.ask("train_round", Message({"round": terms.number}, terms.weights)),
@@ -332,7 +337,7 @@ class _Federation:
                 "rounds": self._job.payload.num_rounds,
                 "digest": saved,
                 "standing": standing.model_dump(mode="json"),
-                "sites": _shown(aggregated),
+                "sites": _shown(aggregated, structures),
                 "seconds": round(time.monotonic() - started, 3),
             }
         )
@@ -401,16 +406,27 @@ def _declared_data(replies: Mapping[str, Message]) -> dict[str, str]:
     return digests
 
 
-def _shown(aggregated: Aggregate) -> Json:
-    """What is told of each site whose contribution counts in a round."""
+def _shown(aggregated: Aggregate, structures: Sequence[str]) -> Json:
+    """What is told of each site whose contribution counts in a round; metrics by class with their structures' names."""
     return {
         site: {
             "cases": checked.contribution.cases,
             "weight": aggregated.shares[site],
             "update": checked.update,
-            "metrics": checked.contribution.metrics,
+            "metrics": _named(checked.contribution.metrics, structures),
             "state": checked.contribution.state,
             "seconds": checked.contribution.seconds,
         }
         for site, checked in aggregated.contributions.items()
+    }
+
+
+def _named(metrics: Mapping[str, float | list[float | None] | None], structures: Sequence[str]) -> Json:
+    """Metrics with those by class as `{structure: value}`. nnU-Net has classes, or regions, in the schema's order.
+
+    What a site tells beyond the structures that there are has no name, and is not told.
+    """
+    return {
+        name: dict(zip(structures, value, strict=False)) if isinstance(value, list) else value
+        for name, value in metrics.items()
     }

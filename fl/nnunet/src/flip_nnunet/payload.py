@@ -84,11 +84,12 @@ class TrainingPayload(BaseModel):
     )
     epochs_per_round: Annotated[int, Field(ge=1, le=1000)] = 1
     starting_fed_round: NonNegativeInt = 0
+    """The round to go on with; `num_rounds` where all are trained and only the results are missing."""
 
     @model_validator(mode="after")
-    def _starts_before_it_ends(self) -> TrainingPayload:
-        if self.starting_fed_round >= self.num_rounds:
-            raise ValueError(f"starting_fed_round: {self.starting_fed_round} is not below num_rounds {self.num_rounds}")
+    def _starts_within_its_rounds(self) -> TrainingPayload:
+        if self.starting_fed_round > self.num_rounds:
+            raise ValueError(f"starting_fed_round: {self.starting_fed_round} is above num_rounds {self.num_rounds}")
         return self
 
     @property

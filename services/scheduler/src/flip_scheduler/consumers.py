@@ -267,7 +267,7 @@ async def show_collected(event: ResultsCollected, db: Connection, said: Envelope
 @projection
 async def show_end_of_attempt(event: AttemptEnded, db: Connection, said: Envelope) -> None:
     await store.lock_queue(db)
-    facts = {"outcome": event.outcome, "reason": event.reason, "detail": event.detail}
+    facts = event.model_dump(include={"outcome", "reason", "detail", "differences"})
     await store.add_news(db, event, said, "attempt-ended", facts, attempt=event.attempt)
 
 

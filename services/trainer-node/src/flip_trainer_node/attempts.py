@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from flip_contracts.base import Event, ReasonCode, Sha256, Topic, TrustCode
 from flip_contracts.scheduler import RunAssigned
+from flip_contracts.trainer_node import Difference
 from pydantic import AwareDatetime
 
 ATTEMPT = Topic(
@@ -48,6 +49,7 @@ class AttemptClosing(Event, topic=ATTEMPT, version=1):
     outcome: Literal["collected", "stopped", "interrupted", "failed"]
     reason: ReasonCode
     detail: str = ""
+    differences: tuple[Difference, ...] = ()
 
 
 class TrustEnded(Event, topic=ATTEMPT, version=1):

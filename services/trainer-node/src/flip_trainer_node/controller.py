@@ -23,6 +23,7 @@ from flip_trainer_node import domain, store, telling
 from flip_trainer_node.deciding import Decision, decide
 from flip_trainer_node.domain import Attempt
 from flip_trainer_node.driver import Driver, DriverRefused
+from flip_trainer_node.hub_disk import HubDiskFailed
 from flip_trainer_node.objects import ObjectMissing, Objects
 from flip_trainer_node.run_folder import RunFolder, Tail
 from flip_trainer_node.settings import ControllerSettings
@@ -33,6 +34,8 @@ _RETRY_S = 2.0
 _HEARTBEAT_S = 5.0
 _TELL_AFTER_S = 12.0
 """How long the outcome of an attempt waits for its end at every Trust."""
+_REFUSED_FOR_S = 60.0
+"""How long an attempt bears refusals that may pass."""
 _UNDER_WAY = {"waiting", "running"}
 _AWAY = (*UNREACHABLE, MinioException, HTTPError)
 
@@ -53,6 +56,7 @@ class Controller:
     closing_since: dict[str, float] = field(default_factory=dict[str, float])
     ended_jobs: set[str] = field(default_factory=set[str])
     asked_at: float = 0.0
+    refused_since: float | None = None
 
     async def run(self) -> None:
         """Carry on for ever."""
@@ -115,9 +119,9 @@ class Controller:
         self.free = False
         match attempt.status:
             case "preparing":
-                await self._prepare(attempt)
+                await self._or_give_up(attempt, self._prepare(attempt))
             case "running":
-                await self._follow(attempt, ask=a_second_has_passed)
+                await self._or_give_up(attempt, self._follow(attempt, ask=a_second_has_passed))
             case "closing":
                 await self._end(attempt)
             case _:
@@ -169,8 +173,28 @@ class Controller:
         async with self.stands.working() as work:
             row = await store.open_attempt(work.db)
             attempt = await store.attempt(work.db, row["attempt_id"]) if row else None
-        if attempt is not None and attempt.status == "running" and not await self._tell_news(attempt):
+        if attempt is not None and attempt.status == "running":
+            await self._or_give_up(attempt, self._tell_news(attempt))
             await self._decide(attempt, lambda now: domain.close(now, "interrupted", "controller-restarted"))
+
+    async def _or_give_up(self, attempt: Attempt, step: Awaitable[object]) -> None:
+        """Do a step of the attempt; end the attempt where doing the step again wouldn't mend what went wrong."""
+        try:
+            await step
+            self.refused_since = None
+        except HubDiskFailed as failed:
+            reason = failed.code
+            log.error("a file of the run can't be used", reason=reason, attempt_id=attempt.id)
+            await self._decide(attempt, lambda now: domain.close(now, "interrupted", reason))
+        except DriverRefused as refused:
+            self.refused_since = self.refused_since or time.monotonic()
+            waited_s = time.monotonic() - self.refused_since
+            if refused.passes or (refused.may_pass and waited_s < _REFUSED_FOR_S):
+                raise
+            code = refused.code
+            outcome = "failed" if refused.is_of_the_run else "interrupted"
+            log.error("the driver refused", reason=code, detail=refused.detail, attempt_id=attempt.id)
+            await self._decide(attempt, lambda now: domain.close(now, outcome, code))
 
     async def _prepare(self, attempt: Attempt) -> None:
         """Hand the job to the framework once every Trust is ready."""
@@ -221,7 +245,10 @@ class Controller:
         """See to it that nothing of the attempt is left, then tell its outcome; late rather than never."""
         since = self.closing_since.setdefault(attempt.id, time.monotonic())
         ended = await self._job_has_ended(attempt)
-        await self._tell_news(attempt)
+        try:
+            await self._tell_news(attempt)
+        except HubDiskFailed as failed:
+            log.warning("a file of the run can't be used; it ends without", reason=failed.code)
         if (ended and attempt.is_gone) or time.monotonic() - since >= _TELL_AFTER_S:
             await self._decide(attempt, domain.finish)
             self.closing_since.clear()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from flip_chassis.aggregate import Aggregate
 from flip_contracts.base import Message, ProjectId, ReasonCode, RunId, Sha256, TrustCode
 from flip_contracts.scheduler import BestRound, Checkpoint, RunAssigned
-from flip_contracts.trainer_node import AttemptEnded, EndRun, NetState, PrepareRun, TrustPreparedRun
+from flip_contracts.trainer_node import AttemptEnded, Difference, EndRun, NetState, PrepareRun, TrustPreparedRun
 
 from flip_trainer_node.attempts import (
     ATTEMPT,
@@ -120,11 +120,20 @@ def submit(attempt: Attempt, job: str, record: dict[str, Any]) -> list[Message]:
     return [JobSubmitted(attempt_id=attempt.id, job=job, record=record)]
 
 
-def close(attempt: Attempt, outcome: Outcome, reason: ReasonCode, detail: str = "") -> list[Message]:
+def close(
+    attempt: Attempt,
+    outcome: Outcome,
+    reason: ReasonCode,
+    detail: str = "",
+    differences: tuple[Difference, ...] = (),
+) -> list[Message]:
     """Begin to end the attempt. The first reason counts."""
     if attempt.status not in {"preparing", "running"}:
         return []
-    return [AttemptClosing(attempt_id=attempt.id, outcome=outcome, reason=reason, detail=detail)]
+    closing = AttemptClosing(
+        attempt_id=attempt.id, outcome=outcome, reason=reason, detail=detail, differences=differences
+    )
+    return [closing]
 
 
 def refuse(attempt: Attempt, trust: TrustCode, reason: ReasonCode) -> list[Message]:
@@ -184,6 +193,7 @@ def told(attempt: Attempt) -> AttemptEnded | None:
         outcome=closing.outcome,
         reason=closing.reason,
         detail=closing.detail,
+        differences=closing.differences,
     )
 
 

@@ -15,6 +15,10 @@ from flip_trainer_node.processes import end
 JobState = Literal["waiting", "running", "completed", "aborted", "failed", "lost"]
 _PATIENCE_S = 90.0
 _LONGEST_LINE = 1 << 24
+_SILENT = "driver-silent"
+_PASSES = frozenset({_SILENT, "net-unreachable", "no-sites"})
+_MAY_PASS = frozenset({"internal-error", "net-refuses-driver"})
+_WRONG_IN_ITSELF = frozenset({"job-invalid", "request-invalid"})
 
 
 class DriverRefused(Exception):
@@ -24,6 +28,21 @@ class DriverRefused(Exception):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+
+    @property
+    def passes(self) -> bool:
+        """Whether it is a part that is away, which comes back."""
+        return self.code in _PASSES
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether it could be a server that is just starting. All else is no better asked again."""
+        return self.code in _MAY_PASS
+
+    @property
+    def is_of_the_run(self) -> bool:
+        """Whether every net would refuse it: the job is wrong in itself."""
+        return self.code in _WRONG_IN_ITSELF
 
 
 @dataclass(slots=True)
@@ -78,7 +97,7 @@ class Driver:
             except (TimeoutError, OSError, EOFError) as error:
                 log.warning("the driver is started anew", asked=op, reason=type(error).__name__)
                 await self._drop()
-                raise DriverRefused("driver-silent", f"no answer to {op}") from error
+                raise DriverRefused(_SILENT, f"no answer to {op}") from error
         if not answer["ok"]:
             raise DriverRefused(answer["error"]["code"], answer["error"]["detail"])
         return answer["result"]

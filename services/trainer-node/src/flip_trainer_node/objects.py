@@ -1,4 +1,7 @@
-"""The object store, for whole files. Nothing is held in memory; calls run in threads."""
+"""The object store, for whole files. Nothing is held in memory; calls run in threads.
+
+Every call raises HubDiskFailed where the file at the hub is the trouble.
+"""
 
 import asyncio
 import hashlib
@@ -9,6 +12,7 @@ from flip_chassis.object_store import object_store
 from flip_contracts.base import Sha256
 from minio.error import S3Error
 
+from flip_trainer_node.hub_disk import hub_disk
 from flip_trainer_node.settings import ControllerSettings
 
 
@@ -44,12 +48,17 @@ class Objects:
     async def get(self, name: str, file: Path) -> None:
         """Fetch an object to `file`. Raises ObjectMissing, S3Error or urllib3's errors."""
         try:
-            await asyncio.to_thread(self._client.fget_object, self._bucket, name, str(file))
+            await asyncio.to_thread(self._get, name, file)
         except S3Error as error:
             if error.code != "NoSuchKey":
                 raise
             raise ObjectMissing(name) from error
 
+    @hub_disk()
+    def _get(self, name: str, file: Path) -> None:
+        self._client.fget_object(self._bucket, name, str(file))
+
+    @hub_disk()
     def _put(self, name: str, file: Path) -> Stored:
         stored = Stored(_digest_of(file), file.stat().st_size)
         self._client.fput_object(self._bucket, name, str(file))

@@ -20,6 +20,8 @@ from flip_contracts.apps import FileName
 from flip_contracts.base import RunId
 from flip_contracts.scheduler import Checkpoint
 
+from flip_trainer_node.hub_disk import hub_disk
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
@@ -45,10 +47,12 @@ class RunFolder:
         """A file of a researcher's own app."""
         return self.path / "app" / path
 
+    @hub_disk()
     def make(self) -> None:
         """Have the folder there."""
         self.round(0).parent.mkdir(parents=True, exist_ok=True)
 
+    @hub_disk()
     def seal_round(self, checkpoint: Checkpoint) -> None:
         """Say what the weights of a round must be, for the trainer goes on from no others, and how the run stood."""
         self._digest_of(checkpoint.round).write_text(checkpoint.digest)
@@ -78,7 +82,7 @@ class Tail:
         """What has been written since the last call."""
         if not self._file.exists():
             return
-        with self._file.open("rb") as file:
+        with hub_disk(), self._file.open("rb") as file:
             file.seek(self._read)
             for line in file:
                 if not line.endswith(b"\n"):

@@ -1,5 +1,6 @@
 """From lines of a run's `events.jsonl` to what is said of the run. Pure."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from flip_contracts.base import Message, Sha256, TrustCode
 from flip_contracts.scheduler import BestRound, Checkpoint, RunAssigned
 from flip_contracts.trainer_node import (
     ContributionExcluded,
+    Difference,
     MetricReported,
     PlanAgreed,
     ResultIgnored,
@@ -84,10 +86,10 @@ def tell(line: Line, run: RunAssigned) -> list[Message]:
 
 
 def _numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Each metric that has a value; those by class are numbered as the classes are, from 1."""
+    """Each metric that has a value; those by structure have its name behind theirs."""
     for name, value in sorted(metrics.items()):
-        if isinstance(value, list):
-            yield from _numbers({f"{name}/{number}": each for number, each in enumerate(value, start=1)})
+        if isinstance(value, Mapping):
+            yield from _numbers({f"{name}/{structure}": each for structure, each in value.items()})
         elif value is not None:
             yield name, float(value)
 
@@ -159,16 +161,46 @@ def close(attempt: Attempt, line: Line) -> list[Message]:
         case "finished":
             return domain.close(attempt, "collected", "finished")
         case "failed" | "interrupted" as outcome:
-            return domain.close(attempt, outcome, line["reason"], why(line))
+            return domain.close(attempt, outcome, line["reason"], why(line), differences(line))
         case _:
             return []
 
 
+_MOST_DIFFERENCES, _SHOWN_IN_WORDS = 20, 3
+_LONGEST_TOLD = 500
+_SAFE = re.compile(r"[\w .,:;+/'\"(){}\[\]-]{1,120}", re.ASCII)
+_NOT_SHOWN = "(not shown)"
+
+
 def why(line: Line) -> str:
-    """A failure for people: which Trusts failed, each with its reason code.
+    """A failure for people: which Trusts failed, each with its reason code, or what the hub found wrong by itself.
 
     Never in a Trust's own words: they could hold what must not leave it.
     """
-    failed = sorted((trust, failure["code"]) for trust, failure in line.get("sites", {}).items())
-    told = ", ".join(f"{trust}: {code}" for trust, code in failed)
-    return f"{line.get('operation', 'The run')} failed at {told}." if told else ""
+    if failures := line.get("sites"):
+        told = ", ".join(f"{trust}: {failure['code']}" for trust, failure in sorted(failures.items()))
+        return f"{line.get('operation', 'The run')} failed at {told}."
+    if found := differences(line):
+        more = len(line["differences"]) - _SHOWN_IN_WORDS
+        shown = "; ".join(_in_words(each) for each in found[:_SHOWN_IN_WORDS])
+        return f"The Trusts differ at {shown}" + (f"; and at {more} more." if more > 0 else ".")
+    return line.get("words", "")[:_LONGEST_TOLD]
+
+
+def differences(line: Line) -> tuple[Difference, ...]:
+    """The first places where the Trusts' records differ. What a Trust wrote is shown only where it is short and plain.
+
+    The records are schemas, plans and models: they have nothing of single cases.
+    """
+    return tuple(
+        Difference(path=_safe(each["path"]), values={trust: _safe(value) for trust, value in each["values"].items()})
+        for each in line.get("differences", [])[:_MOST_DIFFERENCES]
+    )
+
+
+def _safe(text: str) -> str:
+    return text if _SAFE.fullmatch(text) else _NOT_SHOWN
+
+
+def _in_words(difference: Difference) -> str:
+    return f"{difference.path} ({', '.join(f'{trust}: {value}' for trust, value in sorted(difference.values.items()))})"

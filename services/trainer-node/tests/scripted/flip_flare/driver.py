@@ -1,4 +1,7 @@
-"""Answers as `flip_flare.driver` does, from `net.json` beside the jobs: `sites`, and `jobs` by id."""
+"""Answers as `flip_flare.driver` does, from `net.json` beside the jobs: `sites`, and `jobs` by id.
+
+`refuses.json` beside it, if it is there, has the codes of refusals by operation.
+"""
 
 import json
 import sys
@@ -34,7 +37,15 @@ def write(known: dict[str, Any]) -> None:
     draft.replace(net)
 
 
+def reply(request: dict[str, Any]) -> dict[str, Any]:
+    refuses = net.with_name("refuses.json")
+    code = json.loads(refuses.read_text()).get(request["op"]) if refuses.exists() else None
+    if code is not None:
+        return {"ok": False, "error": {"code": code, "detail": "scripted"}}
+    return {"ok": True, "result": answer(request)}
+
+
 for line in sys.stdin:
     asked = json.loads(line)
-    sys.stdout.write(json.dumps({"id": asked["id"], "ok": True, "result": answer(asked)}) + "\n")
+    sys.stdout.write(json.dumps({"id": asked["id"], **reply(asked)}) + "\n")
     sys.stdout.flush()
