@@ -208,6 +208,18 @@ export interface EndRunV1 {
   readonly forget: boolean;
 }
 
+/**
+ * These Trusts have not said that the attempt has ended there; the net waits for their word no longer.
+ *
+ * They do what they were asked in order: each ends the attempt before it prepares another run.
+ */
+export interface EndUnconfirmedV1 {
+  readonly run_id: string;
+  readonly project_id: string;
+  readonly attempt: number;
+  readonly trusts: ReadonlyArray<string>;
+}
+
 /** The researcher confirmed that the Trusts' labels are in place. Training can't start before. */
 export interface EnrichmentConfirmedV1 {
   readonly project_id: string;
@@ -843,6 +855,15 @@ export interface TrustImportProgressedV1 {
   readonly counts: StudyCounts;
 }
 
+/** A Trust takes no part in this attempt, for the reason said; enough others do, and it goes on with them. */
+export interface TrustLeftOutV1 {
+  readonly run_id: string;
+  readonly project_id: string;
+  readonly attempt: number;
+  readonly trust: string;
+  readonly reason: string;
+}
+
 /** The Trust's data set of the run is ready. */
 export interface TrustPreparedRunV1 {
   readonly run_id: string;
@@ -1029,6 +1050,7 @@ export interface Messages {
   readonly "flip.trainer-node.AttemptEnded.v1": AttemptEndedV1;
   readonly "flip.trainer-node.ContributionExcluded.v1": ContributionExcludedV1;
   readonly "flip.trainer-node.EndRun.v1": EndRunV1;
+  readonly "flip.trainer-node.EndUnconfirmed.v1": EndUnconfirmedV1;
   readonly "flip.trainer-node.MetricReported.v1": MetricReportedV1;
   readonly "flip.trainer-node.NetFree.v1": NetFreeV1;
   readonly "flip.trainer-node.NetHeartbeat.v1": NetHeartbeatV1;
@@ -1041,6 +1063,7 @@ export interface Messages {
   readonly "flip.trainer-node.StageReached.v1": StageReachedV1;
   readonly "flip.trainer-node.TrainingStarted.v1": TrainingStartedV1;
   readonly "flip.trainer-node.TrustEndedRun.v1": TrustEndedRunV1;
+  readonly "flip.trainer-node.TrustLeftOut.v1": TrustLeftOutV1;
   readonly "flip.trainer-node.TrustPreparedRun.v1": TrustPreparedRunV1;
   readonly "flip.trainer-node.TrustRefusedRun.v1": TrustRefusedRunV1;
   readonly "flip.trainer-node.WorkerStarted.v1": WorkerStartedV1;

@@ -55,6 +55,16 @@ class RunPrepared(Event, topic=TRAINING, version=1):
     cohort_digest: Sha256 | None = None
 
 
+class TrustLeftOut(Event, topic=TRAINING, version=1):
+    """A Trust takes no part in this attempt, for the reason said; enough others do, and it goes on with them."""
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    trust: TrustCode
+    reason: ReasonCode
+
+
 class StageReached(Event, topic=TRAINING, version=1):
     """The run went on to the next stage."""
 
@@ -190,6 +200,18 @@ class AttemptEnded(Event, topic=TRAINING, version=1):
     reason: ReasonCode
     detail: str = ""
     differences: tuple[Difference, ...] = ()
+
+
+class EndUnconfirmed(Event, topic=TRAINING, version=1):
+    """These Trusts have not said that the attempt has ended there; the net waits for their word no longer.
+
+    They do what they were asked in order: each ends the attempt before it prepares another run.
+    """
+
+    run_id: RunId
+    project_id: ProjectId
+    attempt: int
+    trusts: frozenset[TrustCode]
 
 
 class PrepareRun(Command, topic=TRAINING_COMMANDS, version=1):

@@ -55,6 +55,7 @@ from flip_contracts.scheduler import (
 from flip_contracts.trainer_node import (
     AttemptEnded,
     ContributionExcluded,
+    EndUnconfirmed,
     MetricReported,
     NetFree,
     NetHeartbeat,
@@ -64,6 +65,7 @@ from flip_contracts.trainer_node import (
     RunPrepared,
     StageReached,
     TrainingStarted,
+    TrustLeftOut,
 )
 from flip_local.testing import Database, Kafka
 from flip_scheduler.main import service
@@ -551,6 +553,33 @@ async def test_a_project_of_weight_2_is_given_two_nets_where_another_is_given_on
     order = [each["project_id"] for each in queue if each["run_id"] in {run["run_id"] for run in runs}]
     one, two = str(light.project_id), str(heavy.project_id)
     assert order == [one, two, two, one, two, one]
+
+
+@pytest.mark.requirement("RUN-4")
+async def test_a_trust_that_is_left_out_is_named_with_why_and_the_run_resumes_without_it(world: World) -> None:
+    model, headers = await world.ready_model()
+    run = await world.initiate(model, headers, minimum_trusts=1)
+    one, other = world.trusts
+    await world.free(1)
+    first = await world.assigned(run)
+    await world.node.say(TrustLeftOut(**of(first), trust=other, reason="disk-full"))
+    shown = await world.run_is(run, headers, taking_part=[one])
+    assert [news["facts"] for news in shown["timeline"] if news["kind"] == "left-out"] == [
+        {"trust": other, "reason": "disk-full"}
+    ]
+    await world.node.say(round_done(first, 0))
+    await world.node.say(AttemptEnded(**of(first), fencing=first.fencing, outcome="interrupted", reason="job-ended"))
+    await world.free(1, first.fencing)
+    second = await world.assigned(run, attempt=2)
+    assert second.trusts == {one}
+    await world.node.say(TrustLeftOut(**of(first), trust=one, reason="no-word"))  # of an attempt that is over
+    await world.node.say(EndUnconfirmed(**of(first), trusts=frozenset({other, one})))
+
+    async def is_told() -> dict[str, Any] | None:
+        shown = await world.run_is(run, headers, taking_part=[one])
+        return next((news["facts"] for news in shown["timeline"] if news["kind"] == "end-unconfirmed"), None)
+
+    assert await eventually(is_told) == {"trusts": [one, other], "of_attempt": 1}
 
 
 @pytest.mark.requirement("RUN-4")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,20 @@ from flip_chassis.database import connect
 from flip_chassis.ids import uuid7
 from flip_chassis.testing import Speaker, eventually, said, settings_for, speaking
 from flip_contracts.base import ModelId, ProjectId, RunId
-from flip_contracts.scheduler import Checkpoint, EarlierResults, Resources, RunAssigned, RunFinished, RunStopping
+from flip_contracts.scheduler import (
+    Checkpoint,
+    EarlierResults,
+    Resources,
+    RunAssigned,
+    RunFinished,
+    RunStopped,
+    RunStopping,
+)
 from flip_contracts.trainer_node import (
     AttemptEnded,
     ContributionExcluded,
     EndRun,
+    EndUnconfirmed,
     MetricReported,
     NetFree,
     NetHeartbeat,
@@ -31,6 +41,7 @@ from flip_contracts.trainer_node import (
     StageReached,
     TrainingStarted,
     TrustEndedRun,
+    TrustLeftOut,
     TrustPreparedRun,
     TrustRefusedRun,
     WorkerStarted,
@@ -187,8 +198,8 @@ class Net:
         for trust in TRUSTS:
             await self.prepared(run, trust)
 
-    async def ended(self, run: RunAssigned) -> None:
-        for trust in TRUSTS:
+    async def ended(self, run: RunAssigned, *trusts: str) -> None:
+        for trust in trusts or TRUSTS:
             await self.trusts[trust].say(TrustEndedRun(**of(run)), trust=trust)
 
     async def started(self, **changes: Any) -> tuple[RunAssigned, str]:
@@ -408,6 +419,24 @@ async def test_a_stop_is_told_in_time_though_a_trust_is_silent_but_the_net_is_no
 
 
 @pytest.mark.requirement("RUN-3")
+async def test_a_net_is_not_kept_for_a_trust_that_is_gone_for_good_and_says_whose_word_is_missing(net: Net) -> None:
+    net.connect(*TRUSTS)
+    async with net.running(ending_patience=timedelta(seconds=1)):
+        run, _ = await net.started()
+        await net.scheduler.say(RunStopping(**of(run), net=net.name))
+        await net.ended(run, "KCH")
+        await net.is_free_after(run)
+        [missing] = await net.said(EndUnconfirmed)
+        assert (missing.run_id, missing.attempt, missing.trusts) == (run.run_id, run.attempt, {"UCLH"})
+        again, _ = await net.started()
+        await net.ended(run, "UCLH")  # it is back, and has done what it was asked first
+        await net.scheduler.say(RunStopping(**of(again), net=net.name))
+        await net.ended(again)
+        await net.is_free_after(again)
+        assert len(await net.said(EndUnconfirmed)) == 1
+
+
+@pytest.mark.requirement("RUN-3")
 @pytest.mark.requirement("RUN-9")
 async def test_a_controller_that_begins_anew_tells_what_is_on_disk_once_and_gives_the_run_back(net: Net) -> None:
     net.connect(*TRUSTS)
@@ -531,6 +560,62 @@ async def test_a_trust_that_can_not_take_part_ends_the_run_with_its_reason(net: 
         ended = (await net.hears(AttemptEnded))[0]
         assert (ended.outcome, ended.reason) == ("failed", "too-few-cases")
         assert ended.detail == "UCLH can't take part: too-few-cases."
+
+
+@pytest.mark.requirement("RUN-4")
+async def test_a_run_that_needs_one_trust_goes_on_without_the_other_that_can_not_take_part(net: Net) -> None:
+    net.connect(*TRUSTS)
+    async with net.running():
+        run = await net.assign(minimum_trusts=1, aggregation_weights={"UCLH": 0.5})
+        await net.hears(PrepareRun, 2)
+        await net.trusts["UCLH"].say(TrustRefusedRun(**of(run), reason="too-few-cases"), trust="UCLH")
+        [left_out] = await net.hears(TrustLeftOut)
+        assert (left_out.trust, left_out.reason) == ("UCLH", "too-few-cases")
+        assert [command.run_id for command in await net.hears(EndRun)] == [run.run_id]
+        await net.prepared(run, "KCH")
+        job = await net.job(run)
+        submitted = net.scripted()["jobs"][job]
+        assert submitted["trusts"] == ["KCH"]
+        assert (submitted["job"]["minimum_sites"], submitted["job"]["aggregation_weights"]) == (1, {})
+        net.write(run, {"kind": "plan-agreed", "digest": DIGEST})
+        assert (await net.hears(PlanAgreed))[0].by_trust == {"KCH": DIGEST}
+        await net.trusts["UCLH"].say(WorkerStarted(net=net.name), trust="UCLH")
+        await net.scheduler.say(RunStopping(**of(run), net=net.name))
+        await net.hears(EndRun, 2)
+        await net.ended(run, "KCH")
+        await net.is_free_after(run)
+        assert [(event.outcome, event.reason) for event in await net.said(AttemptEnded)] == [("stopped", "stopped")]
+        await net.scheduler.say(RunStopped(run_id=run.run_id, project_id=run.project_id))
+        assert [command.forget for command in await net.hears(EndRun, 4)][2:] == [True, True]
+
+
+@pytest.mark.requirement("RUN-4")
+@pytest.mark.requirement("RUN-9")
+async def test_a_trust_that_stays_silent_while_preparing_is_left_out_or_ends_the_attempt(net: Net) -> None:
+    net.connect(*TRUSTS)
+    async with net.running(preparing_patience=timedelta(seconds=3)):
+        run = await net.assign(minimum_trusts=1)
+        await net.hears(PrepareRun, 2)
+        await net.prepared(run, "KCH")
+        [left_out] = await net.hears(TrustLeftOut)
+        assert (left_out.trust, left_out.reason) == ("UCLH", "no-word")
+        await net.prepared(run, "UCLH")  # too late
+        job = await net.job(run)
+        assert net.scripted()["jobs"][job]["trusts"] == ["KCH"]
+        assert [event.trust for event in await net.said(RunPrepared)] == ["KCH"]
+        net.end_job(job, "lost")
+        await net.hears(EndRun, 2)
+        await net.ended(run)
+        await net.is_free_after(run)
+
+        needs_both = await net.assign()
+        await net.hears(PrepareRun, 4)
+        await net.prepared(needs_both, "KCH")
+        await net.hears(EndRun, 4)
+        await net.ended(needs_both)
+        over = (await net.hears(AttemptEnded, 2))[1]
+        assert (over.outcome, over.reason) == ("interrupted", "trusts-silent")
+        assert over.detail.startswith("No word of UCLH while preparing")
 
 
 @pytest.mark.parametrize(

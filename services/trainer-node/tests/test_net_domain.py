@@ -8,7 +8,14 @@ from flip_contracts.base import Message, ModelId, ProjectId, RunId
 from flip_contracts.scheduler import Checkpoint, RunAssigned
 from flip_contracts.trainer_node import TrustPreparedRun
 from flip_trainer_node import domain
-from flip_trainer_node.attempts import AttemptClosed, AttemptClosing, AttemptOver, JobSubmitted, TrustEnded
+from flip_trainer_node.attempts import (
+    AttemptClosed,
+    AttemptClosing,
+    AttemptOver,
+    JobSubmitted,
+    TrustEnded,
+    TrustOmitted,
+)
 from flip_trainer_node.domain import Attempt
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +48,12 @@ READY = TrustPreparedRun(run_id=RUN.run_id, project_id=RUN.project_id, attempt=2
 
 MOVES = st.lists(
     st.tuples(
-        st.sampled_from(["prepared", "submit", "close", "ended", "finish", "settle", "refuse", "lose"]),
+        st.sampled_from(
+            [
+                *("prepared", "submit", "close", "ended", "finish", "settle", "settle-without"),
+                *("refuse", "omit-silent", "lose"),
+            ]
+        ),
         st.sampled_from([*TRUSTS, "GSTT"]),
     ),
     max_size=40,
@@ -62,6 +74,10 @@ def moved(attempt: Attempt, move: str, trust: str) -> list[Message]:
             events = domain.finish(attempt)
         case "refuse":
             events = domain.refuse(attempt, trust, "too-few-cases")
+        case "omit-silent":
+            events = domain.omit_silent(attempt)
+        case "settle-without":
+            events = domain.settle_without(attempt)
         case "lose":
             events = domain.lose_worker(attempt, trust, NOON)
         case _:
@@ -69,10 +85,13 @@ def moved(attempt: Attempt, move: str, trust: str) -> list[Message]:
     return events
 
 
-@given(MOVES)
+@given(MOVES, st.sampled_from([None, 1, 2]))
 @pytest.mark.requirement("RUN-3")
-def test_an_attempt_ends_once_and_is_closed_only_when_every_trust_has_ended_it(moves: list[tuple[str, str]]) -> None:
-    history = domain.take(Attempt(), RUN)
+@pytest.mark.requirement("RUN-4")
+def test_an_attempt_ends_once_and_is_closed_only_when_every_trust_has_ended_it_or_is_named(
+    moves: list[tuple[str, str]], minimum: int | None
+) -> None:
+    history = domain.take(Attempt(), RUN.model_copy(update={"minimum_trusts": minimum}))
     attempt = reduce(domain.evolve, history, Attempt())
     for move, trust in moves:
         events = moved(attempt, move, trust)
@@ -85,8 +104,14 @@ def test_an_attempt_ends_once_and_is_closed_only_when_every_trust_has_ended_it(m
         assert kinds.index(JobSubmitted) < kinds.index(AttemptClosing)
     if AttemptClosed in kinds:
         ended = {event.trust for event in history if isinstance(event, TrustEnded)}
-        assert ended == set(TRUSTS)
-        assert kinds[-1] is AttemptClosed
+        closed = history[-1]
+        assert isinstance(closed, AttemptClosed)
+        assert attempt.run.trusts - ended == closed.unconfirmed
+    if TrustOmitted in kinds and JobSubmitted in kinds:
+        assert kinds.index(TrustOmitted) < kinds.index(JobSubmitted)
+    assert len(attempt.run.trusts) >= (minimum or len(TRUSTS))
+    assert attempt.asked == set(TRUSTS)
+    assert set(attempt.prepared) <= attempt.run.trusts
     assert "GSTT" not in {*attempt.prepared, *attempt.ended}
 
 
@@ -100,6 +125,67 @@ def test_a_job_that_was_handed_over_while_the_attempt_was_ended_is_known_and_can
     attempt = reduce(domain.evolve, domain.close(attempt, "stopped", "stopped"), attempt)
     attempt = reduce(domain.evolve, domain.submit(attempt, "job", {}), attempt)
     assert (attempt.status, attempt.job) == ("closing", "job")
+
+
+def after(attempt: Attempt, *moves: list[Message]) -> Attempt:
+    return reduce(domain.evolve, [event for events in moves for event in events], attempt)
+
+
+def preparing(**changes: object) -> Attempt:
+    return after(Attempt(), domain.take(Attempt(), RUN.model_copy(update=changes)))
+
+
+@pytest.mark.requirement("RUN-4")
+def test_a_run_goes_on_without_a_trust_that_it_does_not_need_and_its_job_names_the_others_only() -> None:
+    attempt = preparing(minimum_trusts=1, aggregation_weights={"KCH": 0.5, "UCLH": 2.0})
+    attempt = after(attempt, domain.note_prepared(attempt, "KCH", READY, NOON))
+    assert not attempt.is_prepared
+    attempt = after(attempt, domain.refuse(attempt, "UCLH", "disk-full"))
+    assert attempt.is_prepared
+    assert (attempt.run.trusts, attempt.left_out) == ({"KCH"}, {"UCLH": "disk-full"})
+    assert domain.job_record(attempt.run, TERMS, attempt.cohorts)["aggregation_weights"] == {"KCH": 0.5}
+    assert domain.note_prepared(attempt, "UCLH", READY, NOON) == []
+    assert domain.refuse(attempt, "UCLH", "disk-full") == []
+
+
+@pytest.mark.requirement("RUN-4")
+def test_a_run_that_needs_the_trust_fails_with_the_reason_of_each_that_can_not_take_part() -> None:
+    attempt = preparing(minimum_trusts=1)
+    attempt = after(attempt, domain.refuse(attempt, "UCLH", "disk-full"))
+    [closing] = domain.refuse(attempt, "KCH", "too-few-cases")
+    assert isinstance(closing, AttemptClosing)
+    assert (closing.outcome, closing.reason) == ("failed", "too-few-cases")
+    assert closing.detail == "KCH can't take part: too-few-cases. UCLH can't take part: disk-full."
+
+
+@pytest.mark.requirement("RUN-9")
+def test_a_run_is_tried_again_where_what_is_wrong_at_a_trust_may_pass() -> None:
+    [closing] = domain.refuse(preparing(), "UCLH", "cohort-unreachable")
+    assert isinstance(closing, AttemptClosing)
+    assert (closing.outcome, closing.reason) == ("interrupted", "cohort-unreachable")
+    one_is_away = preparing(minimum_trusts=1)
+    one_is_away = after(one_is_away, domain.refuse(one_is_away, "UCLH", "cohort-unreachable"))
+    [closing] = domain.refuse(one_is_away, "KCH", "disk-full")
+    assert isinstance(closing, AttemptClosing)
+    assert (closing.outcome, closing.reason) == ("interrupted", "disk-full")
+
+
+@pytest.mark.requirement("RUN-9")
+def test_a_resumed_run_needs_each_trust_that_its_plan_was_made_from() -> None:
+    attempt = preparing(minimum_trusts=1, checkpoint=Checkpoint(round=4, object="o", digest=DIGEST))
+    attempt = after(attempt, domain.note_prepared(attempt, "KCH", READY, NOON))
+    [closing] = domain.omit_silent(attempt)
+    assert isinstance(closing, AttemptClosing)
+    assert (closing.outcome, closing.reason) == ("interrupted", "trusts-silent")
+    assert closing.detail == "No word of UCLH while preparing; 1 of the 2 Trusts that the run needs are ready."
+
+
+def test_a_trust_that_is_ready_and_one_that_spoke_in_time_are_not_left_out() -> None:
+    attempt = preparing(minimum_trusts=1)
+    attempt = after(attempt, domain.note_prepared(attempt, "KCH", READY, NOON))
+    assert domain.refuse(attempt, "KCH", "disk-full") == []
+    attempt = after(attempt, domain.note_prepared(attempt, "UCLH", READY, NOON))
+    assert domain.omit_silent(attempt) == []
 
 
 @pytest.mark.requirement("NNU-9")

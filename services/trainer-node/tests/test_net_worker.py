@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from flip_chassis.database import connect
 from flip_chassis.ids import uuid7
 from flip_chassis.testing import Speaker, eventually, said, settings_for, speaking
-from flip_contracts.base import ProjectId, RunId
+from flip_contracts.base import ProjectId, Report, RunId
 from flip_contracts.imaging import study_digest
 from flip_contracts.trainer_node import (
     EndRun,
@@ -51,10 +52,11 @@ class Trust:
     net: str = field(default_factory=lambda: f"n{random.randrange(16**8):08x}")
 
     @asynccontextmanager
-    async def running(self) -> AsyncGenerator[None]:
+    async def running(self, **changes: Any) -> AsyncGenerator[None]:
         python = self.folder / "python"
         python.write_text(f'#!/bin/sh\nPYTHONPATH={SCRIPTED} exec {sys.executable} "$@"\n')
         python.chmod(0o700)
+        facts: dict[str, Any] = {"frozen_cohort": SecretStr(self.cohort.app)} | changes
         settings = settings_for(
             WorkerSettings,
             self.postgres,
@@ -67,7 +69,7 @@ class Trust:
             kit=self.folder,
             work=self.folder / "work",
             data=self.folder / "data",
-            frozen_cohort=SecretStr(self.cohort.app),
+            **facts,
         )
         async with worker(settings):
             yield
@@ -204,6 +206,25 @@ async def test_what_was_asked_while_the_worker_was_away_is_done_when_it_is_back(
         assert len(await trust.reports(WorkerStarted, 2)) == 2
 
 
+NOBODY_LISTENS = SecretStr("postgresql://nobody@127.0.0.1:1/cohort")
+
+
+@pytest.mark.requirement("RUN-9")
+async def test_a_cohort_database_that_stays_away_is_a_reason_not_to_take_part(trust: Trust) -> None:
+    async with trust.running(frozen_cohort=NOBODY_LISTENS, cohort_patience=timedelta(seconds=1)):
+        await trust.ask_to_prepare(RunId(uuid7()))
+        assert [report.reason for report in await trust.reports(TrustRefusedRun)] == ["cohort-unreachable"]
+
+
+@pytest.mark.requirement("RUN-6")
+async def test_a_run_is_ended_though_its_cohort_database_is_away(trust: Trust) -> None:
+    run_id = RunId(uuid7())
+    async with trust.running(frozen_cohort=NOBODY_LISTENS):
+        await trust.ask_to_prepare(run_id)
+        await trust.ask_to_end(run_id, forget=False)
+        assert [report.run_id for report in await trust.reports(TrustEndedRun)] == [run_id]
+
+
 def nest(folder: Path, depth: int) -> None:
     """Folders in each other, as a hostile trainer may leave them."""
     folder.mkdir(parents=True)
@@ -216,6 +237,38 @@ def nest(folder: Path, depth: int) -> None:
     os.close(at)
 
 
+async def forgotten_trainer(run_id: RunId) -> asyncio.subprocess.Process:
+    """A trainer of the run that its framework does not end."""
+    script = RUNTIMES["nvflare"].trainer_script
+    trainer = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", script, "--run", str(run_id)),
+        env={**os.environ, "PYTHONPATH": str(SCRIPTED)},
+    )
+    assert processes_of(script, run_id) == [trainer.pid]
+    return trainer
+
+
+@pytest.mark.requirement("RUN-3")
+@pytest.mark.requirement("RUN-6")
+async def test_a_trust_that_is_back_ends_the_old_run_before_it_prepares_the_next(trust: Trust) -> None:
+    await trust.freeze_cohort()
+    trust.write_project(10)
+    old, next_ = RunId(uuid7()), RunId(uuid7())
+    async with trust.running():
+        await trust.ask_to_prepare(old)
+        await trust.reports(TrustPreparedRun)
+    trainer = await forgotten_trainer(old)
+    await trust.ask_to_end(old, forget=False)
+    await trust.ask_to_prepare(next_)
+    async with trust.running():
+        await trust.reports(TrustPreparedRun, 2)
+        told = [report for report in await trust.reports(Report) if not isinstance(report, WorkerStarted)]
+        assert [(type(report), report.run_id) for report in told] == [
+            *((TrustPreparedRun, old), (TrustEndedRun, old), (TrustPreparedRun, next_)),
+        ]
+        assert await trainer.wait() < 0
+
+
 @pytest.mark.requirement("RUN-6")
 async def test_an_ended_run_has_no_process_left_and_a_forgotten_one_no_file(trust: Trust) -> None:
     await trust.freeze_cohort()
@@ -224,12 +277,7 @@ async def test_an_ended_run_has_no_process_left_and_a_forgotten_one_no_file(trus
     async with trust.running():
         await trust.ask_to_prepare(run_id)
         await trust.reports(TrustPreparedRun)
-        script = RUNTIMES["nvflare"].trainer_script
-        forgotten = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", script, "--run", str(run_id)),
-            env={**os.environ, "PYTHONPATH": str(SCRIPTED)},
-        )
-        assert processes_of(script, run_id) == [forgotten.pid]
+        forgotten = await forgotten_trainer(run_id)
         own = trust.folder / "work" / "runs" / ".site" / str(trust.project_id) / "runs" / str(run_id)
         nest(own, 1500)
         await trust.ask_to_end(run_id, forget=False)

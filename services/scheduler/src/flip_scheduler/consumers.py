@@ -35,6 +35,7 @@ from flip_contracts.scheduler import (
 from flip_contracts.trainer_node import (
     AttemptEnded,
     ContributionExcluded,
+    EndUnconfirmed,
     MetricReported,
     NetFree,
     NetHeartbeat,
@@ -45,6 +46,7 @@ from flip_contracts.trainer_node import (
     RunPrepared,
     StageReached,
     TrainingStarted,
+    TrustLeftOut,
 )
 
 from flip_scheduler import store
@@ -206,6 +208,14 @@ async def show_prepared(event: RunPrepared, db: Connection, said: Envelope) -> N
 
 
 @projection
+async def show_left_out(event: TrustLeftOut, db: Connection, said: Envelope) -> None:
+    await store.lock_queue(db)
+    await store.leave_out(db, event.run_id, event.attempt, event.trust)
+    facts = {"trust": event.trust, "reason": event.reason}
+    await store.add_news(db, event, said, "left-out", facts, attempt=event.attempt)
+
+
+@projection
 async def show_stage(event: StageReached, db: Connection, said: Envelope) -> None:
     await store.lock_queue(db)
     await store.reach_stage(db, event.run_id, event.attempt, event.stage)
@@ -269,6 +279,14 @@ async def show_end_of_attempt(event: AttemptEnded, db: Connection, said: Envelop
     await store.lock_queue(db)
     facts = event.model_dump(include={"outcome", "reason", "detail", "differences"})
     await store.add_news(db, event, said, "attempt-ended", facts, attempt=event.attempt)
+
+
+@projection
+async def show_unconfirmed_end(event: EndUnconfirmed, db: Connection, said: Envelope) -> None:
+    """Also where another attempt is under way by now: that one may wait for the very Trusts."""
+    await store.lock_queue(db)
+    facts = {"trusts": sorted(event.trusts), "of_attempt": event.attempt}
+    await store.add_news(db, event, said, "end-unconfirmed", facts)
 
 
 # --- what is left of the run ------------------------------------------------------------------------------------
@@ -360,6 +378,7 @@ projections = (
     show_finished,
     show_failed,
     show_prepared,
+    show_left_out,
     show_stage,
     show_plan,
     show_training,
@@ -369,6 +388,7 @@ projections = (
     show_ignored,
     show_collected,
     show_end_of_attempt,
+    show_unconfirmed_end,
     show_deleted_rounds,
 )
 

@@ -463,6 +463,16 @@ async def assign_run(db: Connection, event: RunAssigned, said: Envelope) -> None
     )
 
 
+async def leave_out(db: Connection, run_id: RunId, attempt: int, trust: TrustCode) -> None:
+    """The Trust takes no part in the run's present attempt, if this is it: it won't resume with this Trust either."""
+    await db.execute(
+        "UPDATE run SET taking_part = array_remove(taking_part, $3) WHERE run_id = $1 AND attempt = $2",
+        run_id,
+        attempt,
+        trust,
+    )
+
+
 async def set_priority(db: Connection, run_id: RunId, priority: int) -> None:
     await db.execute("UPDATE run SET priority = $2 WHERE run_id = $1", run_id, priority)
 

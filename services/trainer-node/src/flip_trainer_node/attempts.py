@@ -34,6 +34,14 @@ class TrustPrepared(Event, topic=ATTEMPT, version=1):
     said_at: AwareDatetime | None = None
 
 
+class TrustOmitted(Event, topic=ATTEMPT, version=1):
+    """The attempt goes on without the Trust, which can't take part or is silent."""
+
+    attempt_id: str
+    trust: TrustCode
+    reason: ReasonCode
+
+
 class JobSubmitted(Event, topic=ATTEMPT, version=1):
     """The federated job was handed to the framework. `record` is what it trains, profile and seed included."""
 
@@ -66,6 +74,8 @@ class AttemptOver(Event, topic=ATTEMPT, version=1):
 
 
 class AttemptClosed(Event, topic=ATTEMPT, version=1):
-    """Nothing of the attempt is left anywhere; the net can take the next run."""
+    """The net can take the next run: nothing of the attempt is left anywhere but, maybe, at those Trusts whose word
+    was waited for in vain."""
 
     attempt_id: str
+    unconfirmed: frozenset[TrustCode] = frozenset()

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from flip_chassis.database import UNREACHABLE
 from flip_chassis.service import Backbone
@@ -32,7 +33,7 @@ _TICK_S = 0.1
 _ASK_S = 1.0
 _RETRY_S = 2.0
 _HEARTBEAT_S = 5.0
-_TELL_AFTER_S = 12.0
+_TELL_AFTER = timedelta(seconds=12)
 """How long the outcome of an attempt waits for its end at every Trust."""
 _REFUSED_FOR_S = 60.0
 """How long an attempt bears refusals that may pass."""
@@ -53,7 +54,9 @@ class Controller:
     free: bool = False
     """Whether it has said that it is free, and has had no run since."""
     tails: dict[str, Tail] = field(default_factory=dict[str, Tail])
-    closing_since: dict[str, float] = field(default_factory=dict[str, float])
+    stage: tuple[str, domain.Status] | None = None
+    stage_since: float = 0.0
+    """When this process first saw its attempt at this stage."""
     ended_jobs: set[str] = field(default_factory=set[str])
     asked_at: float = 0.0
     refused_since: float | None = None
@@ -125,7 +128,8 @@ class Controller:
             case "closing":
                 await self._end(attempt)
             case _:
-                await self._decide(attempt, domain.settle)
+                is_late = self._time_at_stage(attempt) >= self.settings.ending_patience
+                await self._decide(attempt, domain.settle_without if is_late else domain.settle)
 
     async def _look_who_is_connected(self) -> None:
         try:
@@ -168,6 +172,13 @@ class Controller:
         async with self.stands.working() as work:
             await decide(work, attempt.id, decision)
 
+    def _time_at_stage(self, attempt: Attempt) -> timedelta:
+        """How long the attempt has stood where it is. After a restart it counts anew: meanwhile nobody was heard."""
+        stage = (attempt.id, attempt.status)
+        if self.stage != stage:
+            self.stage, self.stage_since = stage, time.monotonic()
+        return timedelta(seconds=time.monotonic() - self.stage_since)
+
     async def _interrupt_what_was_running(self) -> None:
         """After a restart: tell what is on disk, then give up what the killed server can't go on with."""
         async with self.stands.working() as work:
@@ -197,8 +208,10 @@ class Controller:
             await self._decide(attempt, lambda now: domain.close(now, outcome, code))
 
     async def _prepare(self, attempt: Attempt) -> None:
-        """Hand the job to the framework once every Trust is ready."""
+        """Hand the job to the framework once every Trust that takes part is ready."""
         if not attempt.is_prepared:
+            if self._time_at_stage(attempt) >= self.settings.preparing_patience:
+                await self._decide(attempt, domain.omit_silent)
             return
         run = attempt.run
         folder = RunFolder.of(self.settings.work, run.run_id)
@@ -243,15 +256,14 @@ class Controller:
 
     async def _end(self, attempt: Attempt) -> None:
         """See to it that nothing of the attempt is left, then tell its outcome; late rather than never."""
-        since = self.closing_since.setdefault(attempt.id, time.monotonic())
+        is_late = self._time_at_stage(attempt) >= _TELL_AFTER
         ended = await self._job_has_ended(attempt)
         try:
             await self._tell_news(attempt)
         except HubDiskFailed as failed:
             log.warning("a file of the run can't be used; it ends without", reason=failed.code)
-        if (ended and attempt.is_gone) or time.monotonic() - since >= _TELL_AFTER_S:
+        if (ended and attempt.is_gone) or is_late:
             await self._decide(attempt, domain.finish)
-            self.closing_since.clear()
             self.tails.clear()
 
     async def _job_has_ended(self, attempt: Attempt) -> bool:

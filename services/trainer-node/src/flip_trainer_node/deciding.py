@@ -6,7 +6,7 @@ from flip_chassis.work import Work
 from flip_contracts.base import Message
 
 from flip_trainer_node import domain, store
-from flip_trainer_node.attempts import AttemptClosing, AttemptOver
+from flip_trainer_node.attempts import AttemptClosed, AttemptClosing, AttemptOver, TrustOmitted
 from flip_trainer_node.domain import ATTEMPTS, Attempt
 
 Decision = Callable[[Attempt], Iterable[Message]]
@@ -26,6 +26,11 @@ async def _tell_others(work: Work, attempt: Attempt, event: Message) -> None:
         case AttemptClosing():
             for trust in sorted(attempt.run.trusts):
                 await work.say(domain.end_run(attempt.run, forget=False), to=trust)
+        case TrustOmitted(trust=trust):
+            await work.say(domain.left_out(attempt, trust))
+            await work.say(domain.end_run(attempt.run, forget=False), to=trust)
+        case AttemptClosed() if missing := domain.unconfirmed(attempt, event):
+            await work.say(missing)
         case AttemptOver() if ended := domain.told(attempt):
             await work.say(ended)
         case _:

@@ -9,7 +9,16 @@ from typing import Any, Literal
 from flip_chassis.aggregate import Aggregate
 from flip_contracts.base import Message, ProjectId, ReasonCode, RunId, Sha256, TrustCode
 from flip_contracts.scheduler import BestRound, Checkpoint, RunAssigned
-from flip_contracts.trainer_node import AttemptEnded, Difference, EndRun, NetState, PrepareRun, TrustPreparedRun
+from flip_contracts.trainer_node import (
+    AttemptEnded,
+    Difference,
+    EndRun,
+    EndUnconfirmed,
+    NetState,
+    PrepareRun,
+    TrustLeftOut,
+    TrustPreparedRun,
+)
 
 from flip_trainer_node.attempts import (
     ATTEMPT,
@@ -19,6 +28,7 @@ from flip_trainer_node.attempts import (
     AttemptTaken,
     JobSubmitted,
     TrustEnded,
+    TrustOmitted,
     TrustPrepared,
 )
 
@@ -32,22 +42,27 @@ NET_STATE: Mapping[Status, NetState] = {
     "over": "cleaning",
 }
 """What a net is while its attempt is there; without an attempt it is starting or free."""
+_NO_WORD = "no-word"
+_PASSING = frozenset({_NO_WORD, "cohort-unreachable"})
+"""Why a Trust takes no part in this attempt, and yet may in another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt. `prepared` has what each ready Trust told, `ended` the Trusts where nothing of it is left."""
+    """An attempt. `prepared` has what each ready Trust told, `left_out` why each other goes without the attempt,
+    `ended` the Trusts where nothing of it is left."""
 
     status: Status = "absent"
     assigned: RunAssigned | None = None
     prepared: Mapping[TrustCode, TrustPrepared] = field(default_factory=dict[TrustCode, TrustPrepared])
+    left_out: Mapping[TrustCode, ReasonCode] = field(default_factory=dict[TrustCode, ReasonCode])
     job: str | None = None
     closing: AttemptClosing | None = None
     ended: frozenset[TrustCode] = frozenset()
 
     @property
     def run(self) -> RunAssigned:
-        """What was assigned. Raises LookupError for an attempt that is not there."""
+        """What was assigned, with the Trusts that take part. Raises LookupError for an attempt that is not there."""
         if self.assigned is None:
             raise LookupError("there is no such attempt")
         return self.assigned
@@ -59,8 +74,26 @@ class Attempt:
 
     @property
     def is_prepared(self) -> bool:
-        """Whether every Trust's data set is ready."""
+        """Whether the data set of every Trust that takes part is ready."""
         return self.status == "preparing" and frozenset(self.prepared) == self.run.trusts
+
+    @property
+    def silent(self) -> frozenset[TrustCode]:
+        """The Trusts that have not said yet whether they are ready."""
+        return self.run.trusts.difference(self.prepared)
+
+    @property
+    def asked(self) -> frozenset[TrustCode]:
+        """The Trusts that were asked to prepare the run."""
+        return self.run.trusts.union(self.left_out)
+
+    @property
+    def needed(self) -> int:
+        """How many Trusts have to take part; all of them in a run that resumes, whose plan was made from their data."""
+        run = self.run
+        if run.minimum_trusts is None or run.checkpoint is not None:
+            return len(self.asked)
+        return run.minimum_trusts
 
     @property
     def cohorts(self) -> Mapping[TrustCode, Sha256]:
@@ -70,7 +103,7 @@ class Attempt:
 
     @property
     def is_gone(self) -> bool:
-        """Whether no Trust has anything of the attempt left."""
+        """Whether no Trust that takes part has anything of the attempt left. The others never had its job."""
         return self.ended == self.run.trusts
 
 
@@ -98,7 +131,7 @@ def prepare(assigned: RunAssigned) -> PrepareRun:
 
 
 def note_prepared(attempt: Attempt, trust: TrustCode, report: TrustPreparedRun, said_at: datetime) -> list[Message]:
-    """A Trust of the run is ready; once, and only while the attempt waits for it."""
+    """A Trust that takes part is ready; once, and only while the attempt waits for it."""
     if attempt.status != "preparing" or trust not in attempt.run.trusts or trust in attempt.prepared:
         return []
     return [
@@ -137,10 +170,49 @@ def close(
 
 
 def refuse(attempt: Attempt, trust: TrustCode, reason: ReasonCode) -> list[Message]:
-    """A Trust can't take part in the run; another attempt would meet the same."""
-    if attempt.status == "absent" or trust not in attempt.run.trusts:
+    """A Trust can't take part in the run: it goes on with the others where they are enough, and ends where not.
+
+    It fails where another attempt would have too few Trusts, too. The first word of a Trust counts.
+    """
+    if attempt.status != "preparing" or trust not in attempt.silent:
         return []
-    return close(attempt, "failed", reason, f"{trust} can't take part: {reason}.")
+    if omitted := _omit(attempt, {trust: reason}):
+        return omitted
+    without = {**attempt.left_out, trust: reason}
+    for_good = [each for each, why in without.items() if why not in _PASSING]
+    outcome = "failed" if len(attempt.asked.difference(for_good)) < attempt.needed else "interrupted"
+    detail = " ".join(f"{each} can't take part: {why}." for each, why in sorted(without.items()))
+    return close(attempt, outcome, reason, detail)
+
+
+def omit_silent(attempt: Attempt) -> list[Message]:
+    """The Trusts that have not said yet whether they are ready are waited for no longer."""
+    if attempt.status != "preparing" or attempt.is_prepared:
+        return []
+    silent = sorted(attempt.silent)
+    if omitted := _omit(attempt, dict.fromkeys(silent, _NO_WORD)):
+        return omitted
+    ready = f"{len(attempt.prepared)} of the {attempt.needed} Trusts that the run needs are ready"
+    return close(attempt, "interrupted", "trusts-silent", f"No word of {', '.join(silent)} while preparing; {ready}.")
+
+
+def _omit(attempt: Attempt, reasons: Mapping[TrustCode, ReasonCode]) -> list[Message]:
+    """Leave these Trusts out; nothing where too few would remain."""
+    if len(attempt.run.trusts.difference(reasons)) < attempt.needed:
+        return []
+    return [TrustOmitted(attempt_id=attempt.id, trust=trust, reason=reason) for trust, reason in reasons.items()]
+
+
+def left_out(attempt: Attempt, trust: TrustCode) -> TrustLeftOut:
+    """What others are told of a Trust that is left out."""
+    run = attempt.run
+    return TrustLeftOut(
+        run_id=run.run_id,
+        project_id=run.project_id,
+        attempt=run.attempt,
+        trust=trust,
+        reason=attempt.left_out[trust],
+    )
 
 
 def lose_worker(attempt: Attempt, trust: TrustCode, said_at: datetime) -> list[Message]:
@@ -202,6 +274,24 @@ def settle(attempt: Attempt) -> list[Message]:
     return [AttemptClosed(attempt_id=attempt.id)] if attempt.status == "over" and attempt.is_gone else []
 
 
+def settle_without(attempt: Attempt) -> list[Message]:
+    """The net goes on without the word of the Trusts that have not said that nothing of the attempt is left there.
+
+    Each of them ends it before it prepares another run: it does in order what it was asked.
+    """
+    if attempt.status != "over":
+        return []
+    return [AttemptClosed(attempt_id=attempt.id, unconfirmed=attempt.run.trusts - attempt.ended)]
+
+
+def unconfirmed(attempt: Attempt, closed: AttemptClosed) -> EndUnconfirmed | None:
+    """What others are told of the Trusts whose word is missing; None where none is."""
+    run = attempt.run
+    if not closed.unconfirmed:
+        return None
+    return EndUnconfirmed(run_id=run.run_id, project_id=run.project_id, attempt=run.attempt, trusts=closed.unconfirmed)
+
+
 def evolve(attempt: Attempt, event: Message) -> Attempt:
     """The state after an event."""
     match event:
@@ -209,6 +299,9 @@ def evolve(attempt: Attempt, event: Message) -> Attempt:
             changed = Attempt("preparing", assigned)
         case TrustPrepared(trust=trust):
             changed = replace(attempt, prepared={**attempt.prepared, trust: event})
+        case TrustOmitted(trust=trust, reason=reason):
+            left_out = {**attempt.left_out, trust: reason}
+            changed = replace(attempt, assigned=_without(attempt.run, trust), left_out=left_out)
         case JobSubmitted(job=job):
             changed = replace(attempt, status="running" if attempt.status == "preparing" else attempt.status, job=job)
         case AttemptClosing():
@@ -222,6 +315,11 @@ def evolve(attempt: Attempt, event: Message) -> Attempt:
         case _:
             changed = attempt
     return changed
+
+
+def _without(run: RunAssigned, trust: TrustCode) -> RunAssigned:
+    weights = {each: weight for each, weight in run.aggregation_weights.items() if each != trust}
+    return run.model_copy(update={"trusts": run.trusts - {trust}, "aggregation_weights": weights})
 
 
 ATTEMPTS = Aggregate(ATTEMPT, Attempt(), evolve)

@@ -173,6 +173,6 @@ async def _forget(work: Work, run_id: RunId) -> None:
             await _close(work, run_id, row["attempt"], "stopped", "run-ended")
         if rows:
             last = await store.attempt(work.db, rows[-1]["attempt_id"])
-            for trust in sorted(last.run.trusts):
+            for trust in sorted(last.asked):
                 await work.say(domain.end_run(last.run, forget=True), to=trust)
             await store.forget(work.db, run_id)

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from flip_chassis.settings import Settings
 from flip_contracts.base import NetName, TrustCode
@@ -69,6 +70,10 @@ class ControllerSettings(NodeSettings):
     """A `flip_nnunet.patience.Patience` as JSON: how long a Trust that does not answer is waited for."""
     compute_profile: dict[str, Any] = Field(default_factory=lambda: {"name": "full", "processes": 8})
     """A `flip_nnunet.payload.ComputeProfile` as JSON: how much of nnU-Net's appetite the net's machines allow."""
+    preparing_patience: Annotated[timedelta, Field(gt=timedelta())] = timedelta(hours=1)
+    """How long a Trust has to say whether it is ready for a run."""
+    ending_patience: Annotated[timedelta, Field(ge=timedelta())] = timedelta(minutes=5)
+    """How long the net is kept for a Trust that has not said that a run has ended there, once its outcome is told."""
     resources: dict[TrustCode, Resources] = Field(default_factory=dict[TrustCode, Resources])
     """What the net has for a run at each Trust, as JSON; at a Trust that is not named nothing is matched."""
 
@@ -93,6 +98,8 @@ class WorkerSettings(NodeSettings):
     """Where the Trust's imaging service keeps each project's images, labels and manifest."""
     frozen_cohort: SecretStr
     """DSN of a role that may read the frozen cohorts in the Trust's cohort database."""
+    cohort_patience: Annotated[timedelta, Field(gt=timedelta())] = timedelta(minutes=10)
+    """How long the cohort database may be down before the Trust says that it can't take part in a run."""
     minimum_cases: PositiveInt = 10
     """A Trust with fewer cases takes no part: their number would leave it."""
     predictions: Literal["masks", "scores"] = "scores"

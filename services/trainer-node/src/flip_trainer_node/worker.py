@@ -7,6 +7,7 @@ worker that was killed does its task again, and every task may be done again.
 import asyncio
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from flip_trainer_node.settings import WorkerSettings
 
 _TICK_S = 0.2
 _RETRY_S = 2.0
-_COHORT_PATIENCE_S = 10.0
+_COHORT_ANSWERS_IN_S = 10.0
 _TRAINERS_OWN = ".site"
 """Where trainers keep what they need, by project, below the folder of prepared runs."""
 
@@ -50,8 +51,8 @@ class Worker:
         while True:
             try:
                 worked = await self._do_next()
-            except (*UNREACHABLE, TimeoutError) as error:
-                log.warning("a database is away; the task is done again", reason=type(error).__name__)
+            except UNREACHABLE as error:
+                log.warning("the database is away; the task is done again", reason=type(error).__name__)
                 await asyncio.sleep(_RETRY_S)
                 continue
             if not worked:
@@ -84,7 +85,7 @@ class Worker:
     async def _prepare(self, command: PrepareRun) -> Report | None:
         common = {"run_id": command.run_id, "project_id": command.project_id, "attempt": command.attempt}
         try:
-            cohort = await self._cohort(command.project_id)
+            cohort = await self._cohort(command)
             prepared = await self._unless_ended(command, cohort)
         except CannotPrepare as refusal:
             log.warning("the Trust can't take part in a run", run_id=str(command.run_id), reason=refusal.reason)
@@ -95,14 +96,35 @@ class Worker:
         digest = domain.cohort_digest(command.project_id, members)
         return TrustPreparedRun(**common, cases=prepared.cases, dataset_digest=prepared.digest, cohort_digest=digest)
 
-    async def _cohort(self, project_id: ProjectId) -> list[Row]:
-        """The members of the project's frozen cohort as it is now. Raises CannotPrepare where there are none."""
-        dsn = self.settings.frozen_cohort.get_secret_value()
-        async with asyncio.timeout(_COHORT_PATIENCE_S), connect(dsn) as db:
-            members = await db.fetch("SELECT * FROM frozen.cohort_member WHERE project_id = $1", project_id)
+    async def _cohort(self, command: PrepareRun) -> list[Row]:
+        """The members of the project's frozen cohort as it is now.
+
+        Raises CannotPrepare where there are none or the database stays away, NotWanted where nobody waits any more.
+        """
+        gives_up_at = time.monotonic() + self.settings.cohort_patience.total_seconds()
+        while True:
+            try:
+                members = await self._members(command.project_id)
+                break
+            except UNREACHABLE as error:
+                log.warning("the cohort database is away", run_id=str(command.run_id), reason=type(error).__name__)
+                if time.monotonic() >= gives_up_at:
+                    raise CannotPrepare("cohort-unreachable") from error
+            if await self._is_to_end(command):
+                raise NotWanted
+            await asyncio.sleep(_RETRY_S)
         if not members:
             raise CannotPrepare("cohort-not-frozen")
         return members
+
+    async def _members(self, project_id: ProjectId) -> list[Row]:
+        dsn = self.settings.frozen_cohort.get_secret_value()
+        async with asyncio.timeout(_COHORT_ANSWERS_IN_S), connect(dsn) as db:
+            return await db.fetch("SELECT * FROM frozen.cohort_member WHERE project_id = $1", project_id)
+
+    async def _is_to_end(self, command: PrepareRun) -> bool:
+        async with self.stands.working() as work:
+            return await store.is_to_end(work.db, command.run_id, command.attempt)
 
     def _fill(self, command: PrepareRun, cohort: list[Row], go_on: GoOn) -> Prepared:
         """Prepare the run's data. Raises CannotPrepare, whatever is wrong, or NotWanted."""
@@ -134,9 +156,8 @@ class Worker:
         preparing = asyncio.create_task(asyncio.to_thread(self._fill, command, cohort, lambda: not ended.is_set()))
         try:
             while not (await asyncio.wait({preparing}, timeout=_RETRY_S))[0]:
-                async with self.stands.working() as work:
-                    if await store.is_to_end(work.db, command.run_id, command.attempt):
-                        ended.set()
+                if await self._is_to_end(command):
+                    ended.set()
             return preparing.result()
         finally:
             ended.set()
