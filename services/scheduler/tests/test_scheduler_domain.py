@@ -97,6 +97,8 @@ def test_no_more_trusts_can_be_asked_for_than_have_approved_and_no_fewer_than_on
         ({"KCH": -0.1}, None, "aggregation_weights.KCH"),
         ({"KCH": math.nan}, None, "aggregation_weights.KCH"),
         ({"KCH": math.inf}, None, "aggregation_weights.KCH"),
+        ({"KCH": 1e308}, None, "aggregation_weights.KCH"),
+        ({"KCH": 0.0009}, None, "aggregation_weights.KCH"),
         ({"KCH": 0.0, "UCLH": 0.0}, None, "aggregation_weights"),
         ({"KCH": 0.0}, 1, "aggregation_weights"),
     ],
