@@ -162,6 +162,7 @@ def test_a_project_that_no_trust_approved_can_not_train() -> None:
         ({"model_configuration": "3d_cascade_fullres"}, "payload.model_configuration"),
         ({"dataset_id": 1000}, "payload.dataset_id"),
         ({"trainer_name": "os.system"}, "payload.trainer_name"),
+        ({"trainer_name": "nnUNetTrainerOfMine"}, "payload.trainer_name"),
         ({"fold_id": 5}, "payload.fold_id"),
         ({"starting_fed_round": 3}, "payload.starting_fed_round"),
         ({"learning_rate": 1}, "payload.learning_rate"),
@@ -172,6 +173,17 @@ def test_a_wrong_field_of_the_payload_is_named(change: Mapping[str, Any], field:
     with pytest.raises(Refused) as caught:
         domain.initiate(RUN, NNUNET, READY, Request({**PAYLOAD, **change}))
     assert {each["field"] for each in caught.value.facts["missing"]} == {field}
+
+
+@pytest.mark.requirement("NNU-6")
+def test_a_trainer_that_can_not_be_federated_is_refused_with_the_reason_and_an_odd_name_of_nnunet_is_taken() -> None:
+    with pytest.raises(Refused) as caught:
+        domain.initiate(RUN, NNUNET, READY, Request({**PAYLOAD, "trainer_name": "nnUNetTrainerBenchmark_5epochs"}))
+    [missing] = caught.value.facts["missing"]
+    assert missing["field"] == "payload.trainer_name"
+    assert "keeps no checkpoint" in missing["detail"]
+    odd = {**PAYLOAD, "trainer_name": "nnUNet_Primus_M_Trainer"}
+    assert domain.initiate(RUN, NNUNET, READY, Request(odd)).payload["trainer_name"] == "nnUNet_Primus_M_Trainer"
 
 
 @pytest.mark.requirement("NNU-7")

@@ -23,6 +23,8 @@ from flip_nnunet.message import Json, SiteFailed, Weights
 from flip_nnunet.payload import Device, trainer_modules
 from flip_nnunet.tensors import own_tensors, ties_of
 
+_READ_ALL = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
 _Trainer = Any
 """An `nnUNetTrainer`; its attributes are None until it is initialised, which its types do not say."""
 
@@ -108,7 +110,7 @@ class SiteTraining:
             raise ValueError(f"round {number} asked of a trainer that goes on with round {self._next_round}")
         saved = self._state_file(number - 1)
         if saved.is_file():
-            self._trainer.load_checkpoint(str(saved))
+            _load_own_checkpoint(self._trainer, saved)
             return "disk"
         _skip_epochs(self._trainer, number * self._job.payload.epochs_per_round)
         return "lost"
@@ -196,10 +198,27 @@ def _or_none(number: float) -> float | None:
     return float(number) if math.isfinite(number) else None
 
 
+def _load_own_checkpoint(trainer: _Trainer, saved: Path) -> None:
+    """Load what this trainer saved. Those that warm up leave it to torch's default whether more than tensors is read,
+    and it must be, as nnU-Net's others do."""
+    before = os.environ.get(_READ_ALL)
+    os.environ[_READ_ALL] = "1"
+    try:
+        trainer.load_checkpoint(str(saved))
+    finally:
+        if before is None:
+            del os.environ[_READ_ALL]
+        else:
+            os.environ[_READ_ALL] = before
+
+
 def _skip_epochs(trainer: _Trainer, epochs: int) -> None:
-    """Fill nnU-Net's log, which wants an entry for every epoch, for epochs that this trainer has not seen."""
+    """Go on after epochs that this trainer has not seen: fill nnU-Net's log, which wants an entry for each, and leave
+    the warm-up that was over by then, which nnU-Net does in the very epoch that ends it."""
     for entries in trainer.logger.get_checkpoint().values():
         entries.extend([float("nan")] * (epochs - len(entries)))
+    if epochs > getattr(trainer, "warmup_duration_whole_net", epochs):
+        trainer.optimizer, trainer.lr_scheduler = trainer.configure_optimizers("train")
 
 
 def check_device(device: Device) -> None:
