@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import ast
+import functools
 import zipfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from flip_contracts.nnunet import TRAINERS, UNFIT, fit_trainer
 from flip_nnunet.federation import Outcome, federate
-from flip_nnunet.job import Job
+from flip_nnunet.inference import infer
+from flip_nnunet.job import InferenceJob, Job
 from flip_nnunet.message import Json
 from flip_nnunet.payload import ComputeProfile, TrainingPayload, trainer_modules
+from flip_nnunet.predict import Predictor
 from flip_nnunet.store import FolderStore
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from synthetic import Family, write_dataset
-from workers_here import WorkersHere
+from workers_here import SitesHere, WorkersHere
 
 TINY = ComputeProfile(
     name="tiny",
@@ -153,3 +158,33 @@ def test_a_site_that_lost_its_state_after_the_warm_up_goes_on_without_one(site: 
     _, [told] = site.run(job(num_rounds=60, starting_fed_round=59, trainer_name="nnUNetTrainer_warmup"))
     assert told["state"] == "lost"
     assert told["metrics"]["learning_rate"] == pytest.approx(0.01 * (1 - 9 / 10) ** 0.9)
+
+
+@pytest.mark.requirement("NNU-4")
+@pytest.mark.requirement("NNU-7")
+def test_a_fold_of_3d_lowres_is_trained_by_its_cases_exported_and_predicted(tmp_path: Path):
+    write_dataset(tmp_path / "data" / "nnUNet_raw", "Dataset005_own", Family(1, 5, shape=(48, 48, 48)))
+    site = Site(tmp_path / "data", tmp_path / "work")
+    small = functools.partialmethod(ExperimentPlanner.__init__, gpu_memory_target_in_gb=0.02)
+    with mock.patch.object(ExperimentPlanner, "__init__", small):  # so that these images are too large for fullres
+        outcome, [told] = site.run(job(num_rounds=1, model_configuration="3d_lowres", fold_id=2))
+    assert told["cases"] == 4
+
+    model = "nnUNetTrainer__nnUNetPlans__3d_lowres"
+    predictor = loaded_by_nnunet(outcome, model, 2, tmp_path / "models")
+    assert predictor.configuration_manager is not None
+    assert predictor.configuration_manager.spacing[0] > 1.5
+
+    payload = {
+        "mode": "inference",
+        "checkpoint_path": f"Dataset005_brains/{model}",
+        "dataset_subdirs": {"5": "imagesTr"},
+        "device": "cpu",
+        "fold_id": 2,
+    }
+    asked = InferenceJob.model_validate({"run_id": "prediction", "payload": payload, "profile": TINY})
+    there = Predictor(site.data, tmp_path / "predicted", asked, 3, "masks", tmp_path / "models")
+    predicted = infer(SitesHere({"KCH": there}), asked, FolderStore(tmp_path / "hub"), lambda _: None)
+    assert predicted.cases == {"5": {"KCH": 5}}
+    with zipfile.ZipFile(predicted.results.archive) as archive:
+        assert "predictions/KCH/Dataset005.zip" in archive.namelist()

@@ -34,6 +34,8 @@ class RoundResult:
     """What a site gives for one round."""
 
     weights: Weights
+    cases: int
+    """How many cases it was trained on: all, or those of the fold."""
     metrics: Json
     state: StateSource
     seconds: float
@@ -53,6 +55,7 @@ class SiteTraining:
         self._states = states
         self._next_round = 0
         self._trainer = _build_trainer(job, plan, description)
+        self._cases = len(self._trainer.do_split()[0])
         self._tensors = dict(own_tensors(self._trainer.network.state_dict()))
 
     def weights(self) -> Weights:
@@ -86,7 +89,7 @@ class SiteTraining:
         for _ in range(epochs):
             _run_epoch(self._trainer)
         self._save_state_after(number)
-        return RoundResult(self.weights(), _metrics(self._trainer), source, time.monotonic() - started)
+        return RoundResult(self.weights(), self._cases, _metrics(self._trainer), source, time.monotonic() - started)
 
     def close(self) -> None:
         """End the processes that load batches, if there are any."""
@@ -131,7 +134,6 @@ class SiteTraining:
 
 def _build_trainer(job: Job, plan: Json, description: Json) -> _Trainer:
     payload, profile = job.payload, job.profile
-    check_device(payload.device)
     _be_deterministic(payload.device, profile.threads)
     module = importlib.import_module(trainer_modules()[payload.trainer_name])
     trainer: _Trainer = getattr(module, payload.trainer_name)(
