@@ -52,7 +52,7 @@ def test_a_wrong_value_is_refused_with_its_field_named(field: str, value: object
     assert [problem.field for problem in refused.value.problems] == [field]
 
 
-@pytest.mark.parametrize("weight", [-1, "1", None, float("inf"), float("nan")])
+@pytest.mark.parametrize("weight", [-1, "1", None, float("inf"), float("nan"), 1e308, 1000.1, 0.0009, 5e-324])
 def test_a_wrong_weight_is_refused_with_its_trust_named(weight: object):
     with pytest.raises(AppConfigInvalid, match=r"^AGGREGATION_WEIGHTS\.KCH: "):
         config(AGGREGATION_WEIGHTS={"KCH": weight})

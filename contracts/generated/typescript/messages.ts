@@ -194,7 +194,7 @@ export interface DatasetWithdrawnV1 {
   readonly trust: string;
 }
 
-/** Delete the project's images, labels and prepared data. */
+/** Delete the project's images, labels and prepared data, and all that nets keep of the project at the Trust. */
 export interface DeleteImagesV1 {
   readonly project_id: string;
 }
@@ -232,7 +232,10 @@ export interface FreezeCohortV1 {
   readonly query_digest: string;
 }
 
-/** The Trust deleted the project's images and reported it. */
+/**
+ * The Trust deleted the project's images, and every net that was given a run of the project there what it had made
+ * of them, and all reported it.
+ */
 export interface ImagesDeletedV1 {
   readonly project_id: string;
   readonly trust: string;
@@ -826,6 +829,15 @@ export interface TrustEndedRunV1 {
   readonly attempt: number;
 }
 
+/**
+ * The net keeps nothing of the project at the Trust any more: no data set, no preprocessed image, no state of a
+ * trainer. It takes no run of the project there again.
+ */
+export interface TrustForgotProjectV1 {
+  readonly project_id: string;
+  readonly net: string;
+}
+
 /** The Trust fixed its cohort of the project. */
 export interface TrustFrozeCohortV1 {
   readonly project_id: string;
@@ -1008,6 +1020,7 @@ export interface Messages {
   readonly "flip.imaging.ImportStudies.v1": ImportStudiesV1;
   readonly "flip.imaging.LabelsRegistered.v1": LabelsRegisteredV1;
   readonly "flip.imaging.TrustDeletedImages.v1": TrustDeletedImagesV1;
+  readonly "flip.imaging.TrustForgotProject.v1": TrustForgotProjectV1;
   readonly "flip.imaging.TrustImagesReady.v1": TrustImagesReadyV1;
   readonly "flip.imaging.TrustImportFailed.v1": TrustImportFailedV1;
   readonly "flip.imaging.TrustImportProgressed.v1": TrustImportProgressedV1;

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from flip_contracts.base import ModelId, Sha256, TrustCode
 from flip_contracts.projects import Framework
@@ -32,7 +32,26 @@ SERVER_ROUNDS, LOCAL_EPOCHS, BEST_METRIC = "num-server-rounds", "local-epochs", 
 _OBJECT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 
 Rounds = Annotated[int, Field(ge=1, le=99)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+LEAST_WEIGHT, MOST_WEIGHT = 0.001, 1000.0
+
+
+def weight_problem(weight: float) -> str | None:
+    """What is wrong with a factor on a Trust's part in the mean of a round; None if nothing is.
+
+    The bounds keep every mean finite and let none of the Trusts that count vanish in rounding.
+    """
+    fits = weight == 0 or LEAST_WEIGHT <= weight <= MOST_WEIGHT
+    return None if fits else f"must be 0, or from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}"
+
+
+def _weight(weight: float) -> float:
+    if problem := weight_problem(weight):
+        raise ValueError(problem)
+    return weight
+
+
+Weight = Annotated[float, Field(ge=0, le=MOST_WEIGHT, allow_inf_nan=False), AfterValidator(_weight)]
+"""A factor on a Trust's part in the mean of a round: 0, or from `LEAST_WEIGHT` to `MOST_WEIGHT`."""
 
 
 @dataclass(frozen=True, slots=True)

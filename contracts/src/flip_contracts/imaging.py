@@ -4,7 +4,7 @@ import hashlib
 
 from pydantic import BaseModel, ConfigDict
 
-from flip_contracts.base import Command, Event, ProjectId, ReasonCode, Released, Report, Sha256, TrustCode
+from flip_contracts.base import Command, Event, NetName, ProjectId, ReasonCode, Released, Report, Sha256, TrustCode
 from flip_contracts.topics import IMAGING, IMAGING_COMMANDS, IMAGING_REPORTS
 
 
@@ -79,7 +79,8 @@ class DatasetWithdrawn(Event, topic=IMAGING, version=1):
 
 
 class ImagesDeleted(Event, topic=IMAGING, version=1):
-    """The Trust deleted the project's images and reported it."""
+    """The Trust deleted the project's images, and every net that was given a run of the project there what it had made
+    of them, and all reported it."""
 
     project_id: ProjectId
     trust: TrustCode
@@ -92,7 +93,7 @@ class ImportStudies(Command, topic=IMAGING_COMMANDS, version=1):
 
 
 class DeleteImages(Command, topic=IMAGING_COMMANDS, version=1):
-    """Delete the project's images, labels and prepared data."""
+    """Delete the project's images, labels and prepared data, and all that nets keep of the project at the Trust."""
 
     project_id: ProjectId
 
@@ -148,3 +149,11 @@ class TrustDeletedImages(Report, topic=IMAGING_REPORTS, version=1):
     """The project's images, labels and prepared data are gone from the Trust."""
 
     project_id: ProjectId
+
+
+class TrustForgotProject(Report, topic=IMAGING_REPORTS, version=1):
+    """The net keeps nothing of the project at the Trust any more: no data set, no preprocessed image, no state of a
+    trainer. It takes no run of the project there again."""
+
+    project_id: ProjectId
+    net: NetName

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
 from flip_contracts.apps import FileName, Rounds
 from flip_contracts.base import Event, ModelId, NetName, ProjectId, ReasonCode, RunId, Sha256, TrustCode
+from flip_contracts.nnunet import fit_trainer
 from flip_contracts.projects import Framework, Job
 from flip_contracts.topics import NET_SERVICE, RUN, SHARE
 
@@ -23,7 +24,7 @@ class TrainingPayload(BaseModel):
     model_configuration: Literal["2d", "3d_lowres", "3d_fullres"]
     device: Literal["cpu", "cuda", "mps"] = "cuda"
     fold_id: Literal["all"] | Annotated[int, Field(ge=0, le=4)] = "all"
-    trainer_name: Annotated[str, Field(pattern=r"^nnUNetTrainer[A-Za-z0-9_]*$")] = "nnUNetTrainer"
+    trainer_name: Annotated[str, AfterValidator(fit_trainer)] = "nnUNetTrainer"
     epochs_per_round: Annotated[int, Field(ge=1, le=1000)] = 1
     starting_fed_round: Annotated[int, Field(ge=0)] = 0
 
@@ -109,7 +110,9 @@ class Resources(BaseModel):
 AppFiles = dict[FileName, Sha256]
 """Every file of a researcher's app, by its path, with its digest. Empty where the platform's own code trains."""
 AggregationWeights = dict[TrustCode, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
-"""Factors on a Trust's number of cases when models are averaged: 1 for a Trust not named, with 0 it does not count."""
+"""Factors on a Trust's number of cases when models are averaged: 1 for a Trust not named, with 0 it does not count.
+
+A start refuses those that `flip_contracts.apps.weight_problem` objects to."""
 
 
 class BestRound(BaseModel):

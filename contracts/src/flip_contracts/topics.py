@@ -55,7 +55,7 @@ RUN = Topic(
     "flip.scheduler.run",
     key="run_id",
     owner="scheduler",
-    readers=frozenset({"files", "projects", "trainer-node"}),
+    readers=frozenset({"files", "imaging", "projects", "trainer-node"}),
     description="Runs: queued, assigned to a net, ended.",
 )
 SHARE = Topic(

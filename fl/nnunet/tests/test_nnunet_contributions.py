@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flip_nnunet.aggregation import Aggregate, TooFewContributions, aggregate
+from flip_nnunet.aggregation import Aggregate, MeanNotFinite, TooFewContributions, WeightedMean, aggregate
 from flip_nnunet.contribution import ContributionExcluded, RoundTerms, check_contribution
 from flip_nnunet.job import Job
 from flip_nnunet.message import NO_ANSWER, Answers, Message, SiteFailure, Weights, weights_digest
@@ -158,7 +158,7 @@ def test_the_mean_is_that_of_cases_times_aggregation_weights(
 
 
 @pytest.mark.requirement("FILE-4")
-@pytest.mark.parametrize("weight", [-0.5, float("nan"), float("inf"), "much"])
+@pytest.mark.parametrize("weight", [-0.5, float("nan"), float("inf"), "much", 1e308, 1000.1, 0.0009, 5e-324])
 def test_a_wrong_aggregation_weight_is_refused_by_its_field_and_trust(weight: object):
     with pytest.raises(ValidationError) as refused:
         job(aggregation_weights={"KCH": weight})
@@ -242,6 +242,26 @@ def test_a_round_whose_only_usable_contributions_weigh_nothing_is_given_up():
     given_ = {**of({"KCH": 1}), "UCLH": reply(round=3)}
     with pytest.raises(TooFewContributions, match="weight 0"):
         averaged(given_, {"KCH": 12, "UCLH": 12}, {"KCH": 0.0}, minimum=1)
+
+
+@pytest.mark.requirement("FILE-4")
+@pytest.mark.parametrize(
+    ("value", "dtype", "factor"),
+    [(1.0, np.float32, 1e308), (1.7e308, np.float64, 12.0), (1.0, np.float32, 0.0), (3, np.int64, 1e308)],
+)
+def test_a_mean_that_is_no_finite_number_is_never_given(value: float, dtype: type[np.generic], factor: float):
+    mean = WeightedMean(["KCH", "UCLH"])
+    for site in ("KCH", "UCLH"):
+        mean.add(site, {"w": np.full(2, value, dtype)}, factor)
+    with pytest.raises(MeanNotFinite, match="w: its mean"):
+        mean.finish()
+
+
+@pytest.mark.requirement("FILE-4")
+def test_a_round_whose_mean_is_not_finite_is_given_up():
+    contributions = of({"KCH": 1, "UCLH": 2})
+    with pytest.raises(MeanNotFinite):
+        averaged(contributions, {"KCH": 12, "UCLH": 12}, {"KCH": 1e308})
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------

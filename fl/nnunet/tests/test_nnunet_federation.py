@@ -322,7 +322,10 @@ def test_a_fold_of_3d_fullres_on_float_images_of_two_channels_is_trained_and_exp
         {**job(rounds=1).payload.model_dump(), "model_configuration": "3d_fullres", "fold_id": 2}
     )
     asked = job(payload=payload)
-    outcome = federate(WorkersHere(places, tmp_path / "work", asked), asked, FolderStore(tmp_path), lambda _: None)
+    events: list[Json] = []
+    outcome = federate(WorkersHere(places, tmp_path / "work", asked), asked, FolderStore(tmp_path), events.append)
+    [told] = [event["sites"] for event in events if event["kind"] == "round-complete"]
+    assert {site: of["cases"] for site, of in told.items()} == {"KCH": 5, "UCLH": 5}  # a fold of six leaves one out
     with zipfile.ZipFile(outcome.results.archive) as archive:
         names = set(archive.namelist())
     assert "Dataset005_brains/nnUNetTrainer__nnUNetPlans__3d_fullres/fold_2/checkpoint_final.pth" in names
@@ -456,8 +459,11 @@ def test_a_site_whose_process_is_killed_is_named(data: dict[str, Path], tmp_path
     assert {site: failure.code for site, failure in failed.value.failures.items()} == {"UCLH": "no-answer"}
 
 
-def test_a_missing_device_is_told_by_its_name(data: dict[str, Path], tmp_path: Path):
+@pytest.mark.requirement("RUN-4")
+def test_a_missing_device_is_told_by_its_name_before_any_image_is_read(data: dict[str, Path], tmp_path: Path):
     payload = job().payload.model_copy(update={"device": "mps"})
     asked = job(payload=payload)
+    sites = WorkersHere(data, tmp_path, asked)
     with pytest.raises(SitesFailed, match="device-missing"):
-        federate(WorkersHere(data, tmp_path, asked), asked, FolderStore(tmp_path / "hub"), lambda _: None)
+        federate(sites, asked, FolderStore(tmp_path / "hub"), lambda _: None)
+    assert {operation for operation, _, _ in sites.answers} == {"describe"}

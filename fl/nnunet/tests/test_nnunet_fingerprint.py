@@ -18,7 +18,7 @@ from flip_nnunet.fingerprint import HISTOGRAM_SIZE, Ask, Fingerprint, federated_
 from flip_nnunet.job import Job
 from flip_nnunet.message import Json, Message, SiteFailed, digest, settle
 from flip_nnunet.nnunet import nnunet_environment
-from flip_nnunet.orders import BINS
+from flip_nnunet.orders import EXTENTS, INTENSITIES, REALS, Scale
 from flip_nnunet.payload import DEMO, ComputeProfile, TrainingPayload
 from flip_nnunet.plan import make_plan
 from hypothesis import HealthCheck, given, settings
@@ -126,12 +126,19 @@ def test_only_counts_leave_a_site_and_no_value_of_a_case(tmp_path: Path, familie
         for name, array in reply.arrays.items():
             assert array.dtype == np.int64, (operation, name)
             assert array.min() >= 0
-            assert array.shape[-1] in (BINS, HISTOGRAM_SIZE)
+            assert array.shape[-1] in BINS[operation]
         numbers = set(_numbers(reply.meta))
         assert not numbers & _case_values(tmp_path / f"data{site[-1]}"), (operation, reply.meta)
         if operation in ("geometry", "refine"):
             assert set(reply.meta) <= {"moments"}
     assert {operation for operation, _, _ in sites.answers} >= {"describe", "statistics", "geometry"}
+
+
+def bins(*scales: Scale) -> set[int]:
+    return {1 << bits for scale in scales for bits in scale.digits}
+
+
+BINS = {"statistics": {HISTOGRAM_SIZE}, "refine": bins(INTENSITIES), "geometry": bins(EXTENTS, REALS)}
 
 
 def _numbers(value: object) -> Iterator[float]:

@@ -51,6 +51,7 @@ def test_numbers_may_be_written_as_text():
         ("fold_id", 5),
         ("trainer_name", "os.system"),
         ("trainer_name", "nnUNetTrainerOfMine"),
+        ("trainer_name", "nnUNetTrainerBenchmark_5epochs"),
         ("epochs_per_round", 0),
         ("starting_fed_round", -1),
         ("starting_fed_round", 4),
@@ -76,7 +77,9 @@ def test_a_cascade_is_refused_by_name():
 
 
 @pytest.mark.requirement("NNU-6")
-@pytest.mark.parametrize("name", ["nnUNetTrainerDA5", "nnUNetTrainerNoMirroring", "nnUNetTrainer_250epochs"])
+@pytest.mark.parametrize(
+    "name", ["nnUNetTrainerDA5", "nnUNetTrainer_250epochs", "nnUNet_Trainer_BS8", "nnUNet_PrimusV3M_Trainer"]
+)
 def test_any_trainer_of_nnunet_is_accepted(name: str):
     assert TrainingPayload.model_validate({**LEAST, "trainer_name": name}).trainer_name == name
 

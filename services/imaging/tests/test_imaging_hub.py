@@ -10,17 +10,20 @@ import pytest
 from flip_chassis.database import Connection, connect
 from flip_chassis.ids import uuid7
 from flip_chassis.testing import People, Speaker, client, eventually, invited, said, settings_for, speaking
-from flip_contracts.base import Message, ProjectId, UserId
+from flip_contracts.base import Message, ModelId, ProjectId, RunId, UserId
 from flip_contracts.cohort import CohortFrozen
 from flip_contracts.imaging import (
     DatasetRegistered,
     DatasetWithdrawn,
     DeleteImages,
+    ImagesDeleted,
     ImagingProgressed,
     ImagingReady,
     ImportStudies,
     LabelsRegistered,
     StudyCounts,
+    TrustDeletedImages,
+    TrustForgotProject,
     TrustImagesReady,
     TrustImportFailed,
     TrustImportProgressed,
@@ -29,6 +32,7 @@ from flip_contracts.imaging import (
     TrustWithdrewDataset,
 )
 from flip_contracts.projects import ProjectCreated, ProjectDeleted
+from flip_contracts.scheduler import RunAssigned
 from flip_imaging.main import hub
 from flip_imaging.settings import ImagingSettings
 from flip_local.testing import Database, Kafka
@@ -45,6 +49,7 @@ class Hub:
     auth: Speaker
     projects: Speaker
     cohort: Speaker
+    scheduler: Speaker
     trusts: dict[str, Speaker]
     people: People
     project_id: ProjectId
@@ -109,6 +114,7 @@ async def imaging(postgres: Database, kafka: Kafka) -> AsyncGenerator[Hub]:
             await speaker("service.auth", "flip/hub/auth"),
             await speaker("service.projects", "flip/hub/projects"),
             await speaker("service.cohort", "flip/hub/cohort"),
+            await speaker("service.scheduler", "flip/hub/scheduler"),
             {code: await speaker(f"trust.{code}", f"flip/{code}/imaging") for code in ("KCH", "UCLH")},
             people,
             ProjectId(uuid7()),
@@ -190,6 +196,53 @@ async def test_a_deleted_projects_trusts_are_asked_to_delete_its_images(imaging:
     await eventually(lambda: imaging.told(ImportStudies))
     await imaging.projects.say(ProjectDeleted(project_id=imaging.project_id))
     await eventually(lambda: imaging.told(DeleteImages))
+
+
+def assigned(project_id: ProjectId, net: str, *trusts: str) -> RunAssigned:
+    """A run of the project that a net was given over these Trusts."""
+    return RunAssigned(
+        run_id=RunId(uuid7()),
+        project_id=project_id,
+        model_id=ModelId(uuid7()),
+        net=net,
+        attempt=1,
+        fencing=1,
+        framework="nvflare",
+        job="nnunet",
+        trusts=frozenset(trusts),
+        payload={},
+    )
+
+
+@pytest.mark.requirement("IMG-9")
+@pytest.mark.parametrize("last", ["imaging", "net2"])
+async def test_images_are_deleted_once_every_net_that_had_them_has_forgotten_the_project(
+    imaging: Hub, last: str
+) -> None:
+    await imaging.freeze("KCH")
+    await eventually(lambda: imaging.told(ImportStudies))
+    for net, trusts in (("net1", ("KCH",)), ("net2", ("KCH", "UCLH")), ("net3", ("UCLH",))):
+        await imaging.scheduler.say(assigned(imaging.project_id, net, *trusts))
+    known = "SELECT count(*) = 4 FROM net_at_trust WHERE project_id = $1"
+    await eventually(lambda: imaging.db.fetchval(known, imaging.project_id))
+    await imaging.projects.say(ProjectDeleted(project_id=imaging.project_id))
+    await eventually(lambda: imaging.told(DeleteImages))
+    reports: dict[str, Message] = {
+        "imaging": TrustDeletedImages(project_id=imaging.project_id),
+        "net1": TrustForgotProject(project_id=imaging.project_id, net="net1"),
+        "net2": TrustForgotProject(project_id=imaging.project_id, net="net2"),
+    }
+    latest = reports.pop(last)
+    for report in reports.values():
+        await imaging.report("KCH", report)
+    # A Trust's reports on a project come in their order: once this is heard, so are those before it.
+    await imaging.report("KCH", TrustImagesReady(project_id=imaging.project_id, imported=14, failed=0))
+    await eventually(lambda: imaging.told(ImagingReady))
+    assert await imaging.told(ImagesDeleted) == []
+    await imaging.report("KCH", latest)
+    assert await eventually(lambda: imaging.told(ImagesDeleted)) == [
+        ImagesDeleted(project_id=imaging.project_id, trust="KCH")
+    ]
 
 
 @pytest.mark.requirement("NNU-12")

@@ -98,6 +98,8 @@ def test_no_more_trusts_can_be_asked_for_than_have_approved_and_no_fewer_than_on
         ({"KCH": -0.1}, None, "aggregation_weights.KCH"),
         ({"KCH": math.nan}, None, "aggregation_weights.KCH"),
         ({"KCH": math.inf}, None, "aggregation_weights.KCH"),
+        ({"KCH": 1e308}, None, "aggregation_weights.KCH"),
+        ({"KCH": 0.0009}, None, "aggregation_weights.KCH"),
         ({"KCH": 0.0, "UCLH": 0.0}, None, "aggregation_weights"),
         ({"KCH": 0.0}, 1, "aggregation_weights"),
     ],
@@ -161,6 +163,7 @@ def test_a_project_that_no_trust_approved_can_not_train() -> None:
         ({"model_configuration": "3d_cascade_fullres"}, "payload.model_configuration"),
         ({"dataset_id": 1000}, "payload.dataset_id"),
         ({"trainer_name": "os.system"}, "payload.trainer_name"),
+        ({"trainer_name": "nnUNetTrainerOfMine"}, "payload.trainer_name"),
         ({"fold_id": 5}, "payload.fold_id"),
         ({"starting_fed_round": 3}, "payload.starting_fed_round"),
         ({"learning_rate": 1}, "payload.learning_rate"),
@@ -171,6 +174,17 @@ def test_a_wrong_field_of_the_payload_is_named(change: Mapping[str, Any], field:
     with pytest.raises(Refused) as caught:
         domain.initiate(RUN, NNUNET, READY, Request({**PAYLOAD, **change}))
     assert {each["field"] for each in caught.value.facts["missing"]} == {field}
+
+
+@pytest.mark.requirement("NNU-6")
+def test_a_trainer_that_can_not_be_federated_is_refused_with_the_reason_and_an_odd_name_of_nnunet_is_taken() -> None:
+    with pytest.raises(Refused) as caught:
+        domain.initiate(RUN, NNUNET, READY, Request({**PAYLOAD, "trainer_name": "nnUNetTrainerBenchmark_5epochs"}))
+    [missing] = caught.value.facts["missing"]
+    assert missing["field"] == "payload.trainer_name"
+    assert "keeps no checkpoint" in missing["detail"]
+    odd = {**PAYLOAD, "trainer_name": "nnUNet_Primus_M_Trainer"}
+    assert domain.initiate(RUN, NNUNET, READY, Request(odd)).payload["trainer_name"] == "nnUNet_Primus_M_Trainer"
 
 
 @pytest.mark.requirement("NNU-7")

@@ -16,7 +16,7 @@ from flip_chassis.database import connect
 from flip_chassis.ids import uuid7
 from flip_chassis.testing import Speaker, eventually, said, settings_for, speaking
 from flip_contracts.base import ProjectId, Report, RunId
-from flip_contracts.imaging import study_digest
+from flip_contracts.imaging import DeleteImages, TrustForgotProject, study_digest
 from flip_contracts.trainer_node import (
     EndRun,
     PrepareRun,
@@ -106,13 +106,20 @@ class Trust:
         command = EndRun(run_id=run_id, project_id=self.project_id, attempt=1, net=self.net, forget=forget)
         await self.hub.say(command, trust="KCH")
 
+    async def ask_to_delete_images(self) -> None:
+        await self.hub.say(DeleteImages(project_id=self.project_id), trust="KCH")
+
     async def reports(self, type_: type[Any], number: int = 1) -> list[Any]:
         async def enough() -> list[Any] | None:
             async with connect(self.postgres.app) as db:
-                found = await said(db, type_)
+                found = [each for each in await said(db, type_) if self.is_told_in(each)]
             return found if len(found) >= number else None
 
         return await eventually(enough)
+
+    def is_told_in(self, report: Any) -> bool:
+        """Whether the report is on the project; what the hub asked of other tests' projects is heard as well."""
+        return getattr(report, "project_id", self.project_id) == self.project_id
 
     def dataset(self, run_id: RunId) -> Path:
         return self.folder / "work" / "runs" / str(run_id) / "nnUNet_raw" / "Dataset007_FLIP"
@@ -288,3 +295,29 @@ async def test_an_ended_run_has_no_process_left_and_a_forgotten_one_no_file(trus
         await trust.reports(TrustEndedRun, 2)
         assert not trust.dataset(run_id).parents[1].exists()
         assert not own.exists()
+
+
+@pytest.mark.requirement("IMG-9")
+async def test_a_project_whose_images_are_deleted_leaves_nothing_with_the_net_and_is_never_prepared_again(
+    trust: Trust,
+) -> None:
+    await trust.freeze_cohort()
+    trust.write_project(10)
+    run_id = RunId(uuid7())
+    runs = trust.folder / "work" / "runs"
+    own, of_another = runs / ".site" / str(trust.project_id), runs / ".site" / str(uuid7())
+    async with trust.running():
+        await trust.ask_to_prepare(run_id)
+        await trust.reports(TrustPreparedRun)
+        for folder in (own / "preprocessed" / "abc", own / "runs" / str(run_id) / "states", of_another):
+            folder.mkdir(parents=True)
+            (folder / "case0.b2nd").touch()
+        trainer = await forgotten_trainer(run_id)
+        await trust.ask_to_delete_images()
+        [report] = await trust.reports(TrustForgotProject)
+        assert (report.project_id, report.net) == (trust.project_id, trust.net)
+        assert await trainer.wait() < 0
+        assert sorted(runs.rglob("*")) == [runs / ".site", of_another, of_another / "case0.b2nd"]
+        await trust.ask_to_prepare(RunId(uuid7()))
+        assert [refused.reason for refused in await trust.reports(TrustRefusedRun)] == ["project-deleted"]
+        assert sorted(runs.iterdir()) == [runs / ".site"]

@@ -26,6 +26,12 @@ class TooFewContributions(Exception):
         super().__init__(message)
 
 
+class MeanNotFinite(Exception):
+    """The mean of a round's contributions, each of them finite, is not. The round's weights stay those before it."""
+
+    code = "mean-not-finite"
+
+
 @dataclass(frozen=True, slots=True)
 class Aggregate:
     """A round's mean, and what it is made of: by site, in the order of names."""
@@ -47,7 +53,8 @@ def aggregate(
 
     Each contribution is checked, added and dropped, so that one model is kept however many sites there are, plus
     what came before its turn: sums go in the order of the sites' names, for the same bits whoever answers first.
-    Raises `TooFewContributions` as soon as `minimum_sites` contributions cannot be reached, or if none has a weight.
+    Raises `TooFewContributions` as soon as `minimum_sites` contributions cannot be reached, or if none has a weight,
+    and `MeanNotFinite`.
     """
     mean = WeightedMean(terms.cases)
     usable: dict[str, Checked] = {}
@@ -107,15 +114,21 @@ class WeightedMean:
         self._take_turns()
 
     def finish(self) -> Weights:
-        """The mean of what was added; sites of which nothing was heard are left out. Ends the use of this object."""
+        """The mean of what was added; sites of which nothing was heard are left out. Ends the use of this object.
+
+        Raises `MeanNotFinite`.
+        """
         for site in [site for site in self._turns if site not in self._waiting]:
             self.leave_out(site)
         mean: Weights = {}
         for name in list(self._sums):
             summed, dtype = self._sums.pop(name)
-            summed /= self._total
-            rounded = np.rint(summed) if dtype.kind in "iu" else summed  # a scalar, where the tensor has no dimension
-            mean[name] = np.asarray(rounded).astype(dtype)
+            with np.errstate(invalid="ignore", over="ignore"):  # what becomes of it is looked at
+                summed /= self._total
+                rounded = np.rint(summed) if dtype.kind in "iu" else summed  # a scalar, if the tensor has no dimension
+                mean[name] = np.asarray(rounded).astype(dtype)
+            if not (np.all(np.isfinite(rounded)) and np.all(np.isfinite(mean[name]))):
+                raise MeanNotFinite(f"{name}: its mean holds a value that is not a finite number")
         return mean
 
     def _take_turns(self) -> None:
@@ -130,4 +143,5 @@ class WeightedMean:
             if name not in self._sums:
                 self._sums[name] = np.zeros(array.shape, np.float64), array.dtype
             summed, _ = self._sums[name]
-            summed += np.multiply(array, factor, dtype=np.float64)
+            with np.errstate(invalid="ignore", over="ignore"):  # `finish` looks at the mean
+                summed += np.multiply(array, factor, dtype=np.float64)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flip_nnunet.message import Json, Message, digest
-from flip_nnunet.orders import DIGIT_BITS, Column, Counts, order_statistics
+from flip_nnunet.orders import EXTENTS, INTENSITIES, REALS, Column, Counts, order_statistics
 
 HISTOGRAM_LOW = -(1 << 15)
 HISTOGRAM_SIZE = 3 << 15
@@ -102,7 +102,7 @@ def _from_refinement(ask: Ask, channel: int, total: int) -> Json:
     def counts(queries: dict[str, Json]) -> dict[str, Counts]:
         return _summed(ask("refine", {"columns": queries}), queries)
 
-    at = order_statistics(counts, {name: Column(32, tuple(_ranks(total)))})[name]
+    at = order_statistics(counts, {name: Column(INTENSITIES, tuple(_ranks(total)))})[name]
     # The first pass only finds a centre; sums around the mean do not cancel.
     centre = _moments(ask, channel, at[(total - 1) // 2])["sum"] / total + at[(total - 1) // 2]
     around = _moments(ask, channel, centre)
@@ -147,9 +147,9 @@ def _properties(mean: float, variance: float, at: Mapping[int, float], total: in
 def _geometry(ask: Ask, cases: int) -> tuple[list[list[float]], list[list[float]], float, tuple[float, float, float]]:
     low, high = (cases - 1) // 2, cases // 2
     tenth = _between(10.0, cases)[:2]
-    columns = {f"spacing/{axis}": Column(64, tuple(sorted({*tenth, low, high}))) for axis in _AXES}
-    columns |= {f"shape/{axis}": Column(DIGIT_BITS, (low, high)) for axis in _AXES}
-    columns |= {"relative_size": Column(64, (low, high))}
+    columns = {f"spacing/{axis}": Column(REALS, tuple(sorted({*tenth, low, high}))) for axis in _AXES}
+    columns |= {f"shape/{axis}": Column(EXTENTS, (low, high)) for axis in _AXES}
+    columns |= {"relative_size": Column(REALS, (low, high))}
     at = order_statistics(_geometry_counts(ask, {}), columns)
 
     tenths = [_tenth([at[f"spacing/{axis}"][rank] for rank in tenth], cases) for axis in _AXES]
@@ -160,7 +160,7 @@ def _geometry(ask: Ask, cases: int) -> tuple[list[list[float]], list[list[float]
     spacings = _rows(tenths, middles("spacing"), cases)
     shapes = _rows([first for first, _ in middles("shape")], middles("shape"), cases)
 
-    new_columns = {f"new_shape/{axis}": Column(DIGIT_BITS, (low, high)) for axis in _AXES}
+    new_columns = {f"new_shape/{axis}": Column(EXTENTS, (low, high)) for axis in _AXES}
     synopsis: Json = {"spacings": spacings, "shapes_after_crop": shapes}
     new = order_statistics(_geometry_counts(ask, {"synopsis": synopsis}), new_columns)
     depth, height, width = ((new[f"new_shape/{axis}"][low] + new[f"new_shape/{axis}"][high]) / 2 for axis in _AXES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated
 
+from flip_contracts.apps import Weight
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from flip_nnunet.message import Json
@@ -30,8 +31,9 @@ class Job(_Job):
     """The one name under which every site plans, so that the plans can be equal; it also names the results."""
     payload: TrainingPayload
     seed: int
-    aggregation_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
-    """Factors on a site's number of cases when weights are averaged; 1 for a site not named, 0: it does not count."""
+    aggregation_weights: dict[str, Weight] = {}
+    """Factors on a site's number of cases when weights are averaged; 1 for a site not named, 0: it does not count.
+    Others are from 0.001 to 1000."""
     minimum_sites: PositiveInt | None = None
     """Sites whose contribution a round needs; None for all."""
     largest_update: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0

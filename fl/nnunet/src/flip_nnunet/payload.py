@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
+from flip_contracts.nnunet import fit_trainer
 from pydantic import (
     AliasChoices,
     BaseModel,
@@ -56,17 +57,11 @@ def _not_a_cascade(value: object) -> object:
     return value
 
 
-def _known_trainer(name: str) -> str:
-    if name not in trainer_modules():
-        raise ValueError(f"{name!r} is not a trainer of nnU-Net")
-    return name
-
-
 class TrainingPayload(BaseModel):
     """What a researcher asks of a federated nnU-Net training (NNU-6). Unknown fields are refused.
 
     Numbers may be written as text, as in nnU-Net's own command lines. The platform checks the same fields before it
-    queues a run (`flip_contracts.scheduler.TrainingPayload`); that the trainer exists is known only here.
+    queues a run (`flip_contracts.scheduler.TrainingPayload`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,9 +74,7 @@ class TrainingPayload(BaseModel):
     model_configuration: Annotated[Configuration, BeforeValidator(_not_a_cascade)]
     device: Device = "cuda"
     fold_id: FoldId = "all"
-    trainer_name: Annotated[str, Field(pattern=r"^nnUNetTrainer[A-Za-z0-9_]*$"), AfterValidator(_known_trainer)] = (
-        "nnUNetTrainer"
-    )
+    trainer_name: Annotated[str, AfterValidator(fit_trainer)] = "nnUNetTrainer"
     epochs_per_round: Annotated[int, Field(ge=1, le=1000)] = 1
     starting_fed_round: NonNegativeInt = 0
     """The round to go on with; `num_rounds` where all are trained and only the results are missing."""

@@ -21,7 +21,7 @@ from flip_nnunet.dataset import RawDataset
 from flip_nnunet.fingerprint import HISTOGRAM_LOW, HISTOGRAM_SIZE
 from flip_nnunet.message import Array, Json, SiteFailed
 from flip_nnunet.nnunet import in_processes
-from flip_nnunet.orders import BINS, Counts, count
+from flip_nnunet.orders import EXTENTS, INTENSITIES, REALS, Counts, Scale, count
 
 _GEOMETRY = "geometry.npz"
 _CHUNK = 1 << 22
@@ -93,28 +93,28 @@ class Statistics:
 
     def count_voxels(self, channel: int, query: Json) -> Counts:
         """Count the voxels drawn from a channel by refined bins."""
-        return np.stack([count(voxels, query) for voxels in self._chunks(channel)]).sum(axis=0)
+        return np.stack([count(voxels, INTENSITIES, query) for voxels in self._chunks(channel)]).sum(axis=0)
 
     def count_geometry(self, column: str, query: Json, target_spacing: NDArray[np.float64] | None) -> Counts:
         """Count a column: `spacing/AXIS`, `shape/AXIS`, `relative_size`, or `new_shape/AXIS` under `target_spacing`."""
-        return count(self._geometry_column(column, target_spacing), query)
+        values, scale = self._geometry_column(column, target_spacing)
+        return count(values, scale, query)
 
-    def _geometry_column(self, column: str, target_spacing: NDArray[np.float64] | None) -> Array:
+    def _geometry_column(self, column: str, target_spacing: NDArray[np.float64] | None) -> tuple[Array, Scale]:
         with np.load(self.folder / _GEOMETRY, allow_pickle=False) as geometry:
             spacings, shapes, relative_sizes = geometry["spacings"], geometry["shapes"], geometry["relative_sizes"]
         kind, _, axis = column.partition("/")
         match kind:
             case "relative_size":
-                return relative_sizes
+                return relative_sizes, REALS
             case "spacing":
-                return spacings[:, int(axis)]
+                return spacings[:, int(axis)], REALS
             case "shape":
-                return _countable(shapes[:, int(axis)])
+                return _countable(shapes[:, int(axis)]), EXTENTS
             case "new_shape" if target_spacing is not None:
                 pairs = zip(shapes, spacings, strict=True)
-                return _countable(
-                    np.array([compute_new_shape(shape, spacing, target_spacing)[int(axis)] for shape, spacing in pairs])
-                )
+                resampled = [compute_new_shape(shape, spacing, target_spacing)[int(axis)] for shape, spacing in pairs]
+                return _countable(np.array(resampled)), EXTENTS
             case _:
                 raise SiteFailed("column-unknown", f"no column {column!r}")
 
@@ -130,6 +130,6 @@ class Statistics:
 
 
 def _countable(edges: Array) -> Array:
-    if np.any(edges >= BINS):
-        raise SiteFailed("image-too-large", f"an image has {BINS} or more voxels along one axis")
+    if np.any(edges >= 1 << EXTENTS.width):
+        raise SiteFailed("image-too-large", f"an image has {1 << EXTENTS.width} or more voxels along one axis")
     return edges

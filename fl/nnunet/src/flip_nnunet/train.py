@@ -23,6 +23,8 @@ from flip_nnunet.message import Json, SiteFailed, Weights
 from flip_nnunet.payload import Device, trainer_modules
 from flip_nnunet.tensors import own_tensors, ties_of
 
+_READ_ALL = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
 _Trainer = Any
 """An `nnUNetTrainer`; its attributes are None until it is initialised, which its types do not say."""
 
@@ -32,6 +34,8 @@ class RoundResult:
     """What a site gives for one round."""
 
     weights: Weights
+    cases: int
+    """How many cases it was trained on: all, or those of the fold."""
     metrics: Json
     state: StateSource
     seconds: float
@@ -51,6 +55,7 @@ class SiteTraining:
         self._states = states
         self._next_round = 0
         self._trainer = _build_trainer(job, plan, description)
+        self._cases = len(self._trainer.do_split()[0])
         self._tensors = dict(own_tensors(self._trainer.network.state_dict()))
 
     def weights(self) -> Weights:
@@ -84,7 +89,7 @@ class SiteTraining:
         for _ in range(epochs):
             _run_epoch(self._trainer)
         self._save_state_after(number)
-        return RoundResult(self.weights(), _metrics(self._trainer), source, time.monotonic() - started)
+        return RoundResult(self.weights(), self._cases, _metrics(self._trainer), source, time.monotonic() - started)
 
     def close(self) -> None:
         """End the processes that load batches, if there are any."""
@@ -108,7 +113,7 @@ class SiteTraining:
             raise ValueError(f"round {number} asked of a trainer that goes on with round {self._next_round}")
         saved = self._state_file(number - 1)
         if saved.is_file():
-            self._trainer.load_checkpoint(str(saved))
+            _load_own_checkpoint(self._trainer, saved)
             return "disk"
         _skip_epochs(self._trainer, number * self._job.payload.epochs_per_round)
         return "lost"
@@ -129,7 +134,6 @@ class SiteTraining:
 
 def _build_trainer(job: Job, plan: Json, description: Json) -> _Trainer:
     payload, profile = job.payload, job.profile
-    check_device(payload.device)
     _be_deterministic(payload.device, profile.threads)
     module = importlib.import_module(trainer_modules()[payload.trainer_name])
     trainer: _Trainer = getattr(module, payload.trainer_name)(
@@ -196,10 +200,27 @@ def _or_none(number: float) -> float | None:
     return float(number) if math.isfinite(number) else None
 
 
+def _load_own_checkpoint(trainer: _Trainer, saved: Path) -> None:
+    """Load what this trainer saved. Those that warm up leave it to torch's default whether more than tensors is read,
+    and it must be, as nnU-Net's others do."""
+    before = os.environ.get(_READ_ALL)
+    os.environ[_READ_ALL] = "1"
+    try:
+        trainer.load_checkpoint(str(saved))
+    finally:
+        if before is None:
+            del os.environ[_READ_ALL]
+        else:
+            os.environ[_READ_ALL] = before
+
+
 def _skip_epochs(trainer: _Trainer, epochs: int) -> None:
-    """Fill nnU-Net's log, which wants an entry for every epoch, for epochs that this trainer has not seen."""
+    """Go on after epochs that this trainer has not seen: fill nnU-Net's log, which wants an entry for each, and leave
+    the warm-up that was over by then, which nnU-Net does in the very epoch that ends it."""
     for entries in trainer.logger.get_checkpoint().values():
         entries.extend([float("nan")] * (epochs - len(entries)))
+    if epochs > getattr(trainer, "warmup_duration_whole_net", epochs):
+        trainer.optimizer, trainer.lr_scheduler = trainer.configure_optimizers("train")
 
 
 def check_device(device: Device) -> None:

@@ -18,7 +18,7 @@ from flip_nnunet.plan import make_plan, target_spacing
 from flip_nnunet.preprocess import PreprocessedCache
 from flip_nnunet.software import versions
 from flip_nnunet.statistics import Statistics
-from flip_nnunet.train import SiteTraining
+from flip_nnunet.train import SiteTraining, check_device
 
 _PLANNING_AUGMENTERS = 1
 
@@ -59,6 +59,7 @@ class Worker(Operations):
 
         The schema goes as JSON text: its order carries meaning, and a transport may sort the keys of an object.
         """
+        check_device(self._job.payload.device)
         dataset = self._dataset()
         data = dataset.digest()
         self._save("run", {"data_digest": data})
@@ -147,7 +148,7 @@ class Worker(Operations):
         meta = {
             "round": number,
             "plan": digest(self._load("plan")),
-            "cases": len(self._dataset().cases),
+            "cases": result.cases,
             "metrics": result.metrics,
             "state": result.state,
             "seconds": round(result.seconds, 3),

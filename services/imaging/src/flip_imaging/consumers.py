@@ -21,6 +21,7 @@ from flip_contracts.imaging import (
     ImportStudies,
     LabelsRegistered,
     TrustDeletedImages,
+    TrustForgotProject,
     TrustImagesReady,
     TrustImportFailed,
     TrustImportProgressed,
@@ -29,6 +30,7 @@ from flip_contracts.imaging import (
     TrustWithdrewDataset,
 )
 from flip_contracts.projects import ProjectDeleted
+from flip_contracts.scheduler import RunAssigned
 from flip_contracts.trainer_node import PrepareRun
 
 from flip_imaging import domain, store
@@ -143,8 +145,60 @@ async def hear_withdrawal(report: TrustWithdrewDataset, work: Work, said: Envelo
 
 @reaction
 async def hear_deletion(report: TrustDeletedImages, work: Work, said: Envelope) -> None:
-    if trust := await _asked(work, report.project_id, said):
-        await work.say(ImagesDeleted(project_id=report.project_id, trust=trust))
+    await _tell_deletion(work, report.project_id, said)
+
+
+@reaction
+async def hear_of_forgetful_net(report: TrustForgotProject, work: Work, said: Envelope) -> None:
+    await _tell_deletion(work, report.project_id, said)
+
+
+async def _tell_deletion(work: Work, project_id: ProjectId, said: Envelope) -> None:
+    """Say it once nothing is left of the project at the Trust, neither with its imaging service nor with a net."""
+    trust = await _asked(work, project_id, said)
+    if trust and await _all_gone(work.db, project_id, trust):
+        await work.say(ImagesDeleted(project_id=project_id, trust=trust))
+
+
+async def _all_gone(db: Connection, project_id: ProjectId, trust: TrustCode) -> bool:
+    return await db.fetchval(
+        "SELECT images_gone AND state <> 'deleted' AND NOT EXISTS"
+        " (SELECT FROM net_at_trust n WHERE (n.project_id, n.trust) = (t.project_id, t.trust) AND NOT n.forgot)"
+        " FROM trust_imaging t WHERE project_id = $1 AND trust = $2",
+        project_id,
+        trust,
+    )
+
+
+# --- hub: what it keeps of others ---------------------------------------------------------------------------------
+
+
+@projection
+async def learn_nets(event: RunAssigned, db: Connection) -> None:
+    await db.executemany(
+        "INSERT INTO net_at_trust (project_id, trust, net) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        [(event.project_id, trust, event.net) for trust in sorted(event.trusts)],
+    )
+
+
+@projection
+async def keep_end_of_images(report: TrustDeletedImages, db: Connection, said: Envelope) -> None:
+    await db.execute(
+        "UPDATE trust_imaging SET images_gone = true WHERE project_id = $1 AND trust = $2",
+        report.project_id,
+        trust_of(said),
+    )
+
+
+@projection
+async def keep_forgetful_net(report: TrustForgotProject, db: Connection, said: Envelope) -> None:
+    await db.execute(
+        "INSERT INTO net_at_trust (project_id, trust, net, forgot) VALUES ($1, $2, $3, true)"
+        " ON CONFLICT (project_id, trust, net) DO UPDATE SET forgot = true",
+        report.project_id,
+        trust_of(said),
+        report.net,
+    )
 
 
 # --- hub: what it said itself -------------------------------------------------------------------------------------
@@ -239,7 +293,11 @@ hub_handlers = (
     hear_labels,
     hear_dataset,
     hear_withdrawal,
+    learn_nets,
+    keep_end_of_images,
+    keep_forgetful_net,
     hear_deletion,
+    hear_of_forgetful_net,
     keep_progress,
     keep_failure,
     keep_ready,

@@ -23,7 +23,7 @@ from flip_imaging.trust import TrustSide
 from flip_imaging.workshop import workshop
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-PROJECTED_AT_HUB = ("trust_imaging",)
+PROJECTED_AT_HUB = ("trust_imaging", "net_at_trust")
 PROJECTED_AT_TRUST = ("imaging_project", "study", "dataset")
 
 

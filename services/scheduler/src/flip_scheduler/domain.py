@@ -1,6 +1,5 @@
 """Runs from the queue to their end, and what an admin decides of runs, projects and nets. Pure."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -8,6 +7,7 @@ from uuid import UUID
 
 from flip_chassis.aggregate import Aggregate
 from flip_chassis.refusal import Refused, require
+from flip_contracts.apps import weight_problem
 from flip_contracts.base import Message, ModelId, NetName, ProjectId, ReasonCode, RunId, Sha256, TrustCode
 from flip_contracts.projects import Framework, Job
 from flip_contracts.scheduler import (
@@ -192,8 +192,8 @@ def missing_of_weights(model: Model, ready: Readiness, request: Request) -> Iter
     for trust, weight in sorted(request.aggregation_weights.items()):
         if ready.approved and trust not in ready.approved:
             yield _wrong_weight(trust, "No Trust of the project has this code.")
-        elif not (math.isfinite(weight) and weight >= 0):
-            yield _wrong_weight(trust, "Must be a finite number, 0 or more.")
+        elif problem := weight_problem(weight):
+            yield _wrong_weight(trust, f"{problem.capitalize()}.")
     weightless = sum(request.aggregation_weights.get(trust) == 0 for trust in ready.approved)
     if weightless and weightless >= (request.minimum_trusts or len(ready.approved)):
         detail = "The Trusts with which the run may start could all have weight 0: nothing would count."

@@ -6,7 +6,8 @@ from typing import Literal
 
 from flip_chassis.database import Connection, Row
 from flip_chassis.log import read_stream
-from flip_contracts.base import RunId
+from flip_contracts.base import ProjectId, RunId
+from flip_contracts.imaging import DeleteImages
 from flip_contracts.scheduler import RunAssigned
 from flip_contracts.trainer_node import EndRun, PrepareRun
 
@@ -113,13 +114,34 @@ async def next_task(db: Connection) -> Row | None:
     return await db.fetchrow("SELECT * FROM task WHERE NOT done ORDER BY id LIMIT 1")
 
 
-async def is_to_end(db: Connection, run_id: RunId, attempt: int) -> bool:
-    """Whether the attempt is to be ended: work on it is in vain."""
+async def is_to_end(db: Connection, command: PrepareRun) -> bool:
+    """Whether the attempt is to be ended, or its project forgotten: work on it is in vain."""
     return await db.fetchval(
-        "SELECT EXISTS (SELECT FROM task WHERE kind = 'end' AND run_id = $1 AND attempt >= $2 AND NOT done)",
-        run_id,
-        attempt,
+        "SELECT EXISTS (SELECT FROM task WHERE kind = 'end' AND run_id = $1 AND attempt >= $2 AND NOT done)"
+        " OR EXISTS (SELECT FROM forgotten_project WHERE project_id = $3)",
+        command.run_id,
+        command.attempt,
+        command.project_id,
     )
+
+
+async def forget_project(db: Connection, command: DeleteImages) -> None:
+    """Nothing of the project is prepared from here on; what was is to be deleted."""
+    await db.execute("INSERT INTO forgotten_project VALUES ($1) ON CONFLICT DO NOTHING", command.project_id)
+    await db.execute("INSERT INTO task (kind, command) VALUES ('forget', $1)", command.model_dump(mode="json"))
+
+
+async def is_forgotten(db: Connection, project_id: ProjectId) -> bool:
+    """Whether the project's images were deleted."""
+    return await db.fetchval("SELECT EXISTS (SELECT FROM forgotten_project WHERE project_id = $1)", project_id)
+
+
+async def runs_of(db: Connection, project_id: ProjectId) -> list[RunId]:
+    """Every run of the project that this worker was ever asked to prepare."""
+    rows = await db.fetch(
+        "SELECT DISTINCT run_id FROM task WHERE kind = 'prepare' AND command ->> 'project_id' = $1", str(project_id)
+    )
+    return [row["run_id"] for row in rows]
 
 
 async def set_done(db: Connection, task_id: int) -> None:

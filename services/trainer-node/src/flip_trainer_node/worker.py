@@ -16,6 +16,7 @@ from flip_chassis.database import UNREACHABLE, Row, connect
 from flip_chassis.service import Backbone
 from flip_chassis.telemetry import log
 from flip_contracts.base import ProjectId, Report, RunId
+from flip_contracts.imaging import DeleteImages, TrustForgotProject
 from flip_contracts.trainer_node import (
     EndRun,
     PrepareRun,
@@ -76,9 +77,15 @@ class Worker:
         return True
 
     async def _do(self, task: Row) -> Report | None:
-        if task["kind"] == "prepare":
-            return await self._prepare(PrepareRun.model_validate(task["command"]))
-        return await self._end(EndRun.model_validate(task["command"]))
+        match task["kind"]:
+            case "prepare":
+                return await self._prepare(PrepareRun.model_validate(task["command"]))
+            case "end":
+                return await self._end(EndRun.model_validate(task["command"]))
+            case "forget":
+                return await self._forget_project(DeleteImages.model_validate(task["command"]).project_id)
+            case kind:
+                raise ValueError(f"no task is called {kind}")
 
     # --- preparing ------------------------------------------------------------------------------------------------
 
@@ -99,8 +106,12 @@ class Worker:
     async def _cohort(self, command: PrepareRun) -> list[Row]:
         """The members of the project's frozen cohort as it is now.
 
-        Raises CannotPrepare where there are none or the database stays away, NotWanted where nobody waits any more.
+        Raises CannotPrepare where there are none, the project's images were deleted or the database stays away,
+        NotWanted where nobody waits any more.
         """
+        async with self.stands.working() as work:
+            if await store.is_forgotten(work.db, command.project_id):
+                raise CannotPrepare("project-deleted")
         gives_up_at = time.monotonic() + self.settings.cohort_patience.total_seconds()
         while True:
             try:
@@ -124,7 +135,7 @@ class Worker:
 
     async def _is_to_end(self, command: PrepareRun) -> bool:
         async with self.stands.working() as work:
-            return await store.is_to_end(work.db, command.run_id, command.attempt)
+            return await store.is_to_end(work.db, command)
 
     def _fill(self, command: PrepareRun, cohort: list[Row], go_on: GoOn) -> Prepared:
         """Prepare the run's data. Raises CannotPrepare, whatever is wrong, or NotWanted."""
@@ -168,15 +179,30 @@ class Worker:
     async def _end(self, command: EndRun) -> Report:
         await trainers.end(self.settings.runtime.trainer_script, command.run_id)
         if command.forget:
-            await asyncio.to_thread(self._forget, command.project_id, command.run_id)
+            await asyncio.to_thread(self._forget_run, command.project_id, command.run_id)
         return TrustEndedRun(run_id=command.run_id, project_id=command.project_id, attempt=command.attempt)
 
     def _folder(self, run_id: RunId) -> Path:
         return self.settings.runs / str(run_id)
 
-    def _forget(self, project_id: ProjectId, run_id: RunId) -> None:
+    def _trainers_own(self, project_id: ProjectId) -> Path:
+        return self.settings.runs / _TRAINERS_OWN / str(project_id)
+
+    def _forget_run(self, project_id: ProjectId, run_id: RunId) -> None:
         """Delete the run's data set and what its trainer kept; what is preprocessed serves later runs, too."""
-        own = self.settings.runs / _TRAINERS_OWN / str(project_id) / "runs" / str(run_id)
-        for folder in (self._folder(run_id), own):
-            # A trainer may have nested folders deeper than Python's own way to delete them goes.
-            subprocess.run(("/bin/rm", "-rf", "--", str(folder)), check=True)  # noqa: S603
+        _delete(self._folder(run_id), self._trainers_own(project_id) / "runs" / str(run_id))
+
+    async def _forget_project(self, project_id: ProjectId) -> Report:
+        """Leave nothing of a project whose images were deleted. Without its data set no trainer of a run can start."""
+        async with self.stands.working() as work:
+            runs = await store.runs_of(work.db, project_id)
+        await asyncio.to_thread(_delete, *map(self._folder, runs))
+        for run_id in runs:
+            await trainers.end(self.settings.runtime.trainer_script, run_id)
+        await asyncio.to_thread(_delete, self._trainers_own(project_id))
+        return TrustForgotProject(project_id=project_id, net=self.settings.net)
+
+
+def _delete(*folders: Path) -> None:
+    """Delete the folders. A trainer may have nested them deeper than Python's own way to delete goes."""
+    subprocess.run(("/bin/rm", "-rf", "--", *map(str, folders)), check=True)  # noqa: S603
