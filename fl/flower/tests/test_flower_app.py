@@ -57,12 +57,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(module, None)
 
 
-def app(folder: Path, body: str = "pass", client: str = CLIENT) -> FlowerClientApp:
+def app(folder: Path, body: str = "pass", client: str = CLIENT, starting_round: int = 0) -> FlowerClientApp:
     texts = {"pyproject.toml": PROJECT, "client_app.py": client.replace("TRAIN", body)}
     for name, text in texts.items():
         (folder / name).write_text(text)
     files = {name: text.encode() for name, text in texts.items()}
-    job = AppJob.model_validate(app_job("run", files, framework="flower"))
+    job = AppJob.model_validate(app_job("run", files, framework="flower", starting_round=starting_round))
     config = AppConfig.model_validate({"GLOBAL_ROUNDS": 4, "LOCAL_ROUNDS": 2})
     return FlowerClientApp(Place("KCH", folder, folder / "workspace", job, config))
 
@@ -96,6 +96,13 @@ def test_a_key_says_where_its_point_is_and_a_plain_one_is_at_the_round(folder: P
 
 def test_the_metrics_of_a_model_are_those_of_evaluate(folder: Path):
     assert app(folder).validate("SRV_FL_global_model.pt", WEIGHTS) == {"DICE": 0.5}
+
+
+@pytest.mark.requirement("RUN-9")
+def test_a_model_is_validated_at_the_round_that_was_trained_last_even_by_an_attempt_that_trains_none(folder: Path):
+    told = CLIENT.replace('"DICE": 0.5', '"DICE": message.content["config"]["server-round"]')
+    resumed = app(folder, client=told, starting_round=4)
+    assert resumed.validate("SRV_FL_global_model.pt", WEIGHTS) == {"DICE": 4}
 
 
 @pytest.mark.parametrize(

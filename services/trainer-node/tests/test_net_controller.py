@@ -479,7 +479,7 @@ async def test_a_run_whose_checkpoint_is_gone_ends_with_that_reason(net: Net) ->
         assert (ended.outcome, ended.reason) == ("failed", "checkpoint-missing")
 
 
-@pytest.mark.requirement("RUN-5")
+@pytest.mark.requirement("RUN-3")
 @pytest.mark.parametrize(
     ("code", "outcome"), [("job-invalid", "failed"), ("attempt-differs", "interrupted"), ("job-deleted", "interrupted")]
 )
@@ -498,7 +498,7 @@ async def test_a_job_that_the_net_will_never_take_ends_the_attempt_with_the_refu
         await net.is_free_after(run)
 
 
-@pytest.mark.requirement("RUN-5")
+@pytest.mark.requirement("RUN-3")
 @pytest.mark.parametrize("passing", ["net-unreachable", "internal-error"])
 async def test_a_job_that_the_net_has_forgotten_interrupts_the_attempt_and_a_net_that_is_away_does_not(
     net: Net, passing: str
@@ -519,7 +519,7 @@ async def test_a_job_that_the_net_has_forgotten_interrupts_the_attempt_and_a_net
         assert (ended.outcome, ended.reason) == ("interrupted", "job-unknown")
 
 
-@pytest.mark.requirement("RUN-5")
+@pytest.mark.requirement("RUN-3")
 async def test_a_round_whose_file_is_gone_at_the_hub_is_a_reason_and_the_net_takes_the_next_run(net: Net) -> None:
     net.connect(*TRUSTS)
     async with net.running():
@@ -534,7 +534,7 @@ async def test_a_round_whose_file_is_gone_at_the_hub_is_a_reason_and_the_net_tak
         await net.started()
 
 
-@pytest.mark.requirement("RUN-5")
+@pytest.mark.requirement("RUN-3")
 async def test_a_full_disk_at_the_hub_is_a_reason(net: Net) -> None:
     net.connect(*TRUSTS)
     weights = Checkpoint(round=0, object=f"runs/{uuid7()}/rounds/0.1.npz", digest=sha256(b"weights"))

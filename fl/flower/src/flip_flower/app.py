@@ -61,7 +61,7 @@ class FlowerClientApp:
         if missing:
             raise SiteFailed("app-incomplete", f"clientapp: has no function for {missing[0].partition('.')[0]}")
         self._app = found
-        self._number = place.job.starting_round
+        self._trained_last = max(place.job.starting_round - 1, 0)
         rounds = {SERVER_ROUNDS: place.config.global_rounds, LOCAL_EPOCHS: place.config.local_rounds}
         project = {"flip-project-id": place.job.project_id, "flip-cohort-query": place.job.query}
         configuration = self._described.run_config | rounds | project
@@ -80,7 +80,7 @@ class FlowerClientApp:
 
     def train(self, number: int, weights: Weights) -> Trained:
         """Send the app a message `train`."""
-        self._number = number
+        self._trained_last = number
         answer = self._send("train", weights)
         arrays = list(answer.array_records.values())
         if len(arrays) != 1:
@@ -104,7 +104,7 @@ class FlowerClientApp:
     def _send(self, kind: str, weights: Weights) -> RecordDict:
         """The app's answer to a message with weights and the round; Flower's rounds count from 1."""
         arrays = ArrayRecord({name: Array(np.asarray(array)) for name, array in weights.items()})
-        told = ConfigRecord({_ROUND: self._number + 1})
+        told = ConfigRecord({_ROUND: self._trained_last + 1})
         content = RecordDict({_ARRAYS: arrays, _CONFIG: told})
         answer = self._app(make_message(_metadata(kind), content), self._context)
         if not isinstance(answer, Message):
