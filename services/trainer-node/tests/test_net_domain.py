@@ -188,6 +188,22 @@ def test_a_trust_that_is_ready_and_one_that_spoke_in_time_are_not_left_out() -> 
     assert domain.omit_silent(attempt) == []
 
 
+@pytest.mark.requirement("RUN-3")
+def test_a_net_that_goes_on_without_a_trusts_word_says_which_trust_s() -> None:
+    attempt = preparing()
+    attempt = after(attempt, domain.close(attempt, "stopped", "stopped"))
+    attempt = after(attempt, domain.note_ended(attempt, "KCH"))
+    assert domain.settle_without(attempt) == [], "its outcome is told first"
+    attempt = after(attempt, domain.finish(attempt))
+    assert domain.settle(attempt) == []
+    [closed] = domain.settle_without(attempt)
+    assert isinstance(closed, AttemptClosed)
+    missing = domain.unconfirmed(attempt, closed)
+    assert missing is not None
+    assert (missing.run_id, missing.attempt, missing.trusts) == (RUN.run_id, RUN.attempt, {"UCLH"})
+    assert domain.note_ended(after(attempt, [closed]), "UCLH") == []
+
+
 @pytest.mark.requirement("NNU-9")
 def test_a_resumed_run_starts_after_its_last_round_with_the_same_seed() -> None:
     resumed = RUN.model_copy(update={"checkpoint": Checkpoint(round=4, object="o", digest=DIGEST), "attempt": 3})
