@@ -88,6 +88,12 @@ def test_a_study_that_lacks_what_is_asked_for_is_refused_without_its_id(anywhere
         anywhere.get_by_accession_number("P", "ACC1", ResourceType.DICOM)
 
 
+def test_a_study_of_dicom_files_is_found_in_local_development(at_home: FLIP, project: Path):
+    (project / "images" / "ACC1" / "scan" / "1.dcm").touch()
+    study = at_home.get_by_accession_number("P", "ACC1", ResourceType.DICOM)
+    assert [file.name for file in study.rglob("*.dcm")] == ["1.dcm"]
+
+
 @pytest.mark.parametrize("accession_id", ["ACC9", "..", "../images/ACC1", "/etc", ""])
 def test_only_studies_of_the_project_can_be_asked_for(anywhere: FLIP, accession_id: str):
     with pytest.raises((StudyUnknown, ValueError), match="accession_id"):
