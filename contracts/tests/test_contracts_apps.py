@@ -24,6 +24,7 @@ def test_an_app_without_a_configuration_has_the_defaults():
         "IGNORE_RESULT_ERROR": False,
         "AGGREGATOR": "InTimeAccumulateWeightedAggregator",
         "AGGREGATION_WEIGHTS": {},
+        "BEST_METRIC": "val_accuracy",
     }
 
 
@@ -38,6 +39,8 @@ def test_an_app_without_a_configuration_has_the_defaults():
         ("LOCAL_ROUNDS", 1.5),
         ("LOCAL_ROUNDS", 100),
         ("IGNORE_RESULT_ERROR", "true"),
+        ("BEST_METRIC", ""),
+        ("BEST_METRIC", 1),
         ("IGNORE_RESULT_ERROR", 1),
         ("AGGREGATOR", "FedAvg"),
         ("AGGREGATION_WEIGHTS", [1.0]),
@@ -143,6 +146,7 @@ def test_a_flower_app_is_configured_by_its_pyproject():
         (flower(FLOWER.replace("= 3", "= 0")), "num-server-rounds"),
         (flower(FLOWER.replace("= 3", '= "3"')), "num-server-rounds"),
         (flower(FLOWER.replace("= 3", "= 3\nlocal-epochs = 100")), "local-epochs"),
+        (flower(FLOWER.replace("= 3", "= 3\nbest-metric = 1")), "best-metric"),
     ],
 )
 def test_what_is_wrong_with_a_flower_app_is_named(files: dict[str, bytes], field: str):

@@ -17,6 +17,7 @@ from monai.fl.client.client_algo import ClientAlgo
 from monai.fl.utils.constants import WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
 from monai.losses import DiceCELoss
+from scores import mean_dice
 
 Extra = dict[str, Any] | None
 
@@ -32,9 +33,9 @@ class FLIP_TRAINER(ClientAlgo):  # noqa: N801 - the name that the platform looks
         config = json.loads((Path(__file__).parent / "config.json").read_text())
         self._epochs: int = config["LOCAL_ROUNDS"]
         self._flip = FLIP()
-        self._dataset = StudyDataset(
-            self._flip, self._project_id, self._query, config["VALIDATION_SHARE"], held_out=False
-        )
+        project = (self._flip, self._project_id, self._query, config["VALIDATION_SHARE"])
+        self._dataset = StudyDataset(*project, held_out=False)
+        self._held_out = StudyDataset(*project, held_out=True)
         self._model = get_model()
         self._optimizer = torch.optim.Adam(self._model.parameters(), lr=config["LEARNING_RATE"])
         self._loss = DiceCELoss(to_onehot_y=True, softmax=True)
@@ -43,6 +44,7 @@ class FLIP_TRAINER(ClientAlgo):  # noqa: N801 - the name that the platform looks
         given = extra or {}
         self._given = data.weights
         self._model.load_state_dict({name: torch.as_tensor(array) for name, array in data.weights.items()})
+        self._before = {"val_dice": mean_dice(self._model, self._held_out)}  # by it the platform finds the best model
         self._model.train()
         self._steps = 0
         for _ in range(self._epochs):
@@ -58,7 +60,8 @@ class FLIP_TRAINER(ClientAlgo):  # noqa: N801 - the name that the platform looks
         statistics = {"num_steps": self._steps}
         if (extra or {}).get("weight_type") == WeightType.WEIGHT_DIFF:
             difference = get_model_weights_diff(self._given, weights, self._steps)
-            return ExchangeObject(difference.data, weight_type=WeightType.WEIGHT_DIFF, statistics=statistics)
+            kind = WeightType.WEIGHT_DIFF
+            return ExchangeObject(difference.data, metrics=self._before, weight_type=kind, statistics=statistics)
         arrays = {name: tensor.numpy() for name, tensor in weights.items()}
         return ExchangeObject(arrays, weight_type=WeightType.WEIGHTS, statistics=statistics)
 

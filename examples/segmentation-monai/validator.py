@@ -10,11 +10,9 @@ import torch
 from flip import FLIP
 from flip_datasets import StudyDataset
 from models import get_model
-from monai.data import DataLoader
 from monai.fl.client.client_algo import ClientAlgo
 from monai.fl.utils.exchange_object import ExchangeObject
-from monai.metrics import DiceMetric
-from monai.networks import one_hot
+from scores import mean_dice
 
 
 class FLIP_VALIDATOR(ClientAlgo):  # noqa: N801 - the name that the platform looks for
@@ -31,10 +29,4 @@ class FLIP_VALIDATOR(ClientAlgo):  # noqa: N801 - the name that the platform loo
 
     def evaluate(self, data: ExchangeObject, extra: dict[str, Any] | None = None) -> ExchangeObject:
         self._model.load_state_dict({name: torch.as_tensor(array) for name, array in data.weights.items()})
-        self._model.eval()
-        dice = DiceMetric(include_background=False, ignore_empty=False)
-        with torch.no_grad():
-            for batch in DataLoader(self._dataset, batch_size=1):
-                found = self._model(batch["image"]).argmax(1, keepdim=True)
-                dice(one_hot(found, 2), one_hot(batch["label"], 2))
-        return ExchangeObject(metrics={"val_dice": dice.aggregate().item()})
+        return ExchangeObject(metrics={"val_dice": mean_dice(self._model, self._dataset)})

@@ -68,7 +68,7 @@ class Stack:
             done_s = time.monotonic() - began
         self._wait_for(lambda: self._is_free(net), f"{case}: a free net")
         free_s = time.monotonic() - began
-        self._wait_for(lambda: not victims.trainers(run_id), f"{case}: the end of all that trained")
+        self._wait_for(lambda: not victims.of_run(run_id), f"{case}: the end of the run's processes")
         why = " ".join(told for told in (run.get("reason"), run.get("detail")) if told)
         return Outcome(case, run["state"], why, run["attempt"], done_s, free_s, _left_out(run))
 

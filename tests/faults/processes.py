@@ -12,7 +12,7 @@ from flip_local import control
 from flip_local.layout import Layout, Net
 from flip_local.parts import kits
 from flip_trainer_node.runtimes import RUNTIMES
-from flip_trainer_node.trainers import started_with, trainers_of
+from flip_trainer_node.trainers import processes_of, started_with
 
 from .cases import Killed
 
@@ -51,11 +51,15 @@ class Victims:
                 kit = kits.client_kit(self.layout, self.net, self.trust)
                 _kill(started_with(_CLIENTS[self.net.framework], str(kit)))
             case "trainer":
-                _kill(self.trainers(run_id)[:1])
+                _kill(started_with(self._trainer_script, run_id)[:1])
 
-    def trainers(self, run_id: str) -> list[int]:
-        """The processes that train a run, at any Trust."""
-        return trainers_of(RUNTIMES[self.net.framework].trainer_script, RunId(UUID(run_id)))
+    def of_run(self, run_id: str) -> list[int]:
+        """What runs for a run at any Trust: its trainers and the boxes that they and NVFLARE's jobs are in."""
+        return processes_of(self._trainer_script, RunId(UUID(run_id)))
+
+    @property
+    def _trainer_script(self) -> str:
+        return RUNTIMES[self.net.framework].trainer_script
 
 
 def _kill(processes: Sequence[int]) -> None:

@@ -513,7 +513,7 @@ export interface ProjectionsRebuiltV1 {
   readonly swapped: boolean;
 }
 
-/** What a Trust answered outside of rounds can't be used; the run goes on without it, as its app asks for. */
+/** What a Trust answered outside of rounds can't be used; the run goes on without it. */
 export interface ResultIgnoredV1 {
   readonly run_id: string;
   readonly project_id: string;

@@ -27,8 +27,8 @@ REQUIRED_FILES: Mapping[Framework, tuple[str, ...]] = {
 """The files without which an app can't train, by framework. A Flower app may have `client_app.py` in any folder."""
 
 Aggregator = Literal["InTimeAccumulateWeightedAggregator", "AccumulateWeightedAggregator"]
-SERVER_ROUNDS, LOCAL_EPOCHS = "num-server-rounds", "local-epochs"
-"""What a Flower app calls its rounds."""
+SERVER_ROUNDS, LOCAL_EPOCHS, BEST_METRIC = "num-server-rounds", "local-epochs", "best-metric"
+"""What a Flower app calls its rounds, and the metric by which its best model is found."""
 _OBJECT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 
 Rounds = Annotated[int, Field(ge=1, le=99)]
@@ -66,6 +66,8 @@ class AppConfig(BaseModel):
     aggregator: Annotated[Aggregator, Field(alias="AGGREGATOR")] = "InTimeAccumulateWeightedAggregator"
     aggregation_weights: Annotated[dict[TrustCode, Weight], Field(alias="AGGREGATION_WEIGHTS")] = {}
     """Factors on a Trust's iterations when results are averaged; 1 for a Trust not named."""
+    best_metric: Annotated[str, Field(alias="BEST_METRIC", min_length=1, max_length=64)] = "val_accuracy"
+    """The metric by which the best model is found; more is better. The default is NVFLARE's own."""
 
     def check_trusts(self, trusts: Collection[TrustCode], *, some_absent: bool = False) -> None:
         """Whether it fits a run over these Trusts; with `some_absent` it may name others. Raises `AppConfigInvalid`."""
@@ -106,8 +108,8 @@ class FlowerApp(BaseModel):
 
     @property
     def config(self) -> AppConfig:
-        """Its rounds. Raises `AppConfigInvalid`."""
-        names = {"GLOBAL_ROUNDS": SERVER_ROUNDS, "LOCAL_ROUNDS": LOCAL_EPOCHS}
+        """Its rounds, and the metric of its best model. Raises `AppConfigInvalid`."""
+        names = {"GLOBAL_ROUNDS": SERVER_ROUNDS, "LOCAL_ROUNDS": LOCAL_EPOCHS, "BEST_METRIC": BEST_METRIC}
         given = {ours: self.run_config[theirs] for ours, theirs in names.items() if theirs in self.run_config}
         try:
             return AppConfig.model_validate(given)

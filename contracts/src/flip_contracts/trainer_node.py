@@ -116,7 +116,7 @@ class ContributionExcluded(Event, topic=TRAINING, version=1):
 
 
 class ResultIgnored(Event, topic=TRAINING, version=1):
-    """What a Trust answered outside of rounds can't be used; the run goes on without it, as its app asks for."""
+    """What a Trust answered outside of rounds can't be used; the run goes on without it."""
 
     run_id: RunId
     project_id: ProjectId

@@ -47,13 +47,26 @@ class Adds:
     spoil: Callable[[Weights], Weights] | None = None
     label: str = "LOSS"
     validates: bool = True
+    dice: float | None = None
+    fails_to_load: bool = False
+    first: float | None = 0.0
+    names: Sequence[str] = ("w",)
+    """Those of its one tensor."""
+    submits: Callable[[Weights], Weights] | None = None
     random: bool = False
     has_local_model: bool = True
     is_validated_each_round: bool = False
     mine: Weights = field(default_factory=dict)
 
-    def first_weights(self) -> Weights:
-        return {"w": np.zeros(4, np.float32)}
+    def __post_init__(self) -> None:
+        if self.fails_to_load:
+            raise CodeOfTheAppFailed("patient ACC00001")
+
+    def first_weights(self) -> dict[str, torch.Tensor]:
+        if self.first is None:
+            raise CodeOfTheAppFailed("patient ACC00001")
+        one = torch.full((4,), self.first)
+        return {name: one.detach() for name in self.names}
 
     def train(self, number: int, weights: Weights) -> Trained:
         if number == self.fails_in:
@@ -65,12 +78,13 @@ class Adds:
         return Trained(new, self.steps, [Point(self.label, float(number), float(number))], score)
 
     def local_model(self) -> Weights:
-        return self.mine
+        return self.submits(self.mine) if self.submits else self.mine
 
     def validate(self, owner: str, weights: Weights) -> dict[str, float]:
         if not self.validates:
             raise CodeOfTheAppFailed("patient ACC00001")
-        return {"mean": float(weights["w"].mean())}
+        dice = {} if self.dice is None else {"dice": self.dice}
+        return {"mean": float(weights["w"].mean())} | dice
 
     def close(self) -> None:
         return
@@ -196,6 +210,42 @@ def test_without_it_a_failing_trust_stops_the_run_and_nothing_it_said_is_repeate
     assert len(federation.kinds("round-complete")) == 1
 
 
+FAILING_EARLY = [
+    ("install", {"fails_to_load": True}, "app-failed"),
+    ("initialise", {"first": None}, "app-failed"),
+    ("initialise", {"first": float("nan")}, "not-finite"),
+]
+
+
+@pytest.mark.requirement("FILE-4")
+@pytest.mark.parametrize(("operation", "failing", "reason"), FAILING_EARLY)
+def test_with_ignore_result_error_a_run_goes_on_without_a_trust_whose_app_can_not_begin(
+    tmp_path: Path, operation: str, failing: dict[str, Any], reason: str
+):
+    apps = adding() | {"KCH": failing}  # the first by name, which is asked for the first weights
+    federation = Federation(tmp_path, {"GLOBAL_ROUNDS": 2, "IGNORE_RESULT_ERROR": True}, apps)
+    outcome = federation.run()
+    assert model(outcome) == [8.0] * 4
+    assert federation.kinds("result-ignored") == [
+        {"kind": "result-ignored", "operation": operation, "site": "KCH", "reason": reason}
+    ]
+    assert validation(outcome).keys() == {"UCLH"}
+    assert "ACC00001" not in json.dumps(federation.told)
+
+
+@pytest.mark.requirement("FILE-4")
+@pytest.mark.parametrize(("operation", "failing", "reason"), FAILING_EARLY)
+@pytest.mark.parametrize("config", [{}, {"IGNORE_RESULT_ERROR": True}])
+def test_a_trust_whose_app_can_not_begin_stops_a_run_that_needs_it(
+    tmp_path: Path, operation: str, failing: dict[str, Any], reason: str, config: dict[str, Any]
+):
+    federation = Federation(tmp_path, config, adding() | {"KCH": failing})
+    minimum = {"minimum_sites": 2} if config else {}
+    with pytest.raises(SitesFailed, match=f"{operation} failed at KCH: {reason} "):
+        federation.run(**minimum)
+    assert not federation.kinds("training-started")
+
+
 @pytest.mark.requirement("RUN-4")
 def test_where_errors_are_ignored_a_round_still_needs_the_minimum_of_sites(tmp_path: Path):
     apps = adding() | {"UCLH": {"fails_in": 0}}
@@ -222,6 +272,51 @@ class Held:
                 self.first_is_held = first() is not None
             yield site, answer
             del answer
+
+
+class Overheard:
+    """Passes messages on, and notes the names of the tensors in each, either way."""
+
+    def __init__(self, sites: AppsHere) -> None:
+        self._sites = sites
+        self.names_of: dict[str, set[str]] = {}
+
+    def names(self) -> list[str]:
+        return self._sites.names()
+
+    def ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> Answers:
+        noted = self.names_of.setdefault(operation, set())
+        noted.update(message.arrays)
+        for site, answer in self._sites.ask(operation, message, sites):
+            noted.update(answer.arrays)
+            yield site, answer
+
+
+@pytest.mark.requirement("RUN-10")
+def test_a_tensor_of_several_names_travels_once_and_the_app_and_the_results_have_all_of_them(tmp_path: Path):
+    heard: list[set[str]] = []
+
+    def note(mine: Weights) -> Weights:
+        heard.append(set(mine))
+        return mine
+
+    federation = Federation(tmp_path, {}, adding(names=("w", "x"), spoil=note))
+    job = federation.job()
+    sites = Overheard(federation.sites(job))
+    outcome = federate_app(sites, job, federation.files, FolderStore(tmp_path / "hub"), federation.told.append)
+    with_weights = ("initialise", "train_round", "submit_model", "validate")
+    assert {operation: sites.names_of[operation] for operation in with_weights} == {key: {"w"} for key in with_weights}
+    assert heard == [{"w", "x"}, {"w", "x"}]
+    saved = torch.load(io.BytesIO(member(outcome, "FL_global_model.pt")), weights_only=True)["model"]
+    assert {name: tensor.tolist() for name, tensor in saved.items()} == {"w": [3.0] * 4, "x": [3.0] * 4}
+
+
+def test_names_of_one_tensor_that_come_to_differ_leave_the_contribution_out(tmp_path: Path):
+    apps = adding(names=("w", "x"))
+    apps["UCLH"] |= {"spoil": lambda new: new | {"x": new["x"] + 1}}
+    federation = Federation(tmp_path, {"IGNORE_RESULT_ERROR": True}, apps)
+    assert model(federation.run()) == [1.0] * 4
+    assert [line["reason"] for line in federation.kinds("contribution-excluded")] == ["wrong-tensors"]
 
 
 @pytest.mark.requirement("FILE-4")
@@ -270,6 +365,8 @@ def test_an_attempt_that_finished_says_where_its_results_are_in_its_last_line(tm
         (lambda new: new | {"extra": new["w"]}, "wrong-tensors"),
         (lambda new: {"w": new["w"].astype(np.float64)}, "wrong-dtype"),
         (lambda new: {"w": new["w"] + 1e6}, "update-too-large"),
+        (lambda new: {"w": new["w"].astype(object)}, "app-answer-invalid"),
+        (lambda new: {"w": new["w"].astype(np.complex64)}, "app-answer-invalid"),
     ],
 )
 def test_a_contribution_that_can_not_count_is_left_out_of_its_round(
@@ -323,6 +420,28 @@ def test_every_model_is_validated_at_every_site_and_the_best_is_the_one_that_sit
     assert validation(outcome) == {site: {owner: {"mean": mean} for owner, mean in expected.items()} for site in TRUSTS}
 
 
+@pytest.mark.requirement("RUN-10")
+@pytest.mark.parametrize(("sign", "best"), [(-1, 0), (1, 2)])
+def test_where_each_round_is_validated_the_best_model_is_that_of_the_round_with_the_highest_metric(
+    tmp_path: Path, sign: int, best: int
+):
+    apps = adding(is_validated_each_round=True)
+    apps = {site: settings | {"amount": sign * settings["amount"]} for site, settings in apps.items()}
+    outcome = Federation(tmp_path, {"GLOBAL_ROUNDS": 3, "BEST_METRIC": "mean"}, apps).run()
+    mean = sign * 3.0 * (best + 1)
+    assert model(outcome, "best_FL_global_model.pt") == [mean] * 4
+    sealed = json.loads(member(outcome, "seal.json"))
+    assert (sealed["best"]["round"], sealed["best"]["score"]) == (best, mean)
+    assert sealed["best"]["digest"] == sealed["rounds"][str(best)]
+    assert validation(outcome)["KCH"][BEST] == {"mean": mean}
+
+
+def test_a_round_that_a_trust_could_not_score_is_not_the_best(tmp_path: Path):
+    apps = adding(is_validated_each_round=True, dice=0.5)
+    outcome = Federation(tmp_path, {"BEST_METRIC": "dice"}, apps | {"UCLH": apps["UCLH"] | {"dice": np.nan}}).run()
+    assert json.loads(member(outcome, "seal.json"))["best"] is None
+
+
 def test_an_app_that_scores_nothing_has_no_best_model(tmp_path: Path):
     outcome = Federation(tmp_path, {"GLOBAL_ROUNDS": 2}, adding()).run()
     with zipfile.ZipFile(outcome.results.archive) as results:
@@ -340,6 +459,48 @@ def test_a_validator_that_fails_stops_the_run_unless_errors_are_ignored(tmp_path
     assert {line["site"] for line in federation.kinds("result-ignored")} == {"UCLH"}
 
 
+@pytest.mark.requirement("RUN-10")
+@pytest.mark.parametrize("none", [float("nan"), float("inf")])
+def test_a_metric_of_validation_that_is_no_number_is_null_in_the_results_and_no_point(tmp_path: Path, none: float):
+    apps = adding(is_validated_each_round=True)
+    federation = Federation(tmp_path, {}, {"KCH": apps["KCH"] | {"dice": none}, "UCLH": apps["UCLH"] | {"dice": 0.5}})
+    found = validation(federation.run())
+    assert {site: by_model[GLOBAL]["dice"] for site, by_model in found.items()} == {"KCH": None, "UCLH": 0.5}
+    assert [line["site"] for line in federation.kinds("metric") if line["name"] == "dice"] == ["UCLH"]
+
+
+@pytest.mark.requirement("RUN-4", "RUN-10")
+@pytest.mark.parametrize(
+    ("submits", "reason"),
+    [
+        (lambda mine: {"w": np.full(4, np.nan, np.float32)}, "not-finite"),
+        (lambda mine: {"w": mine["w"][:1]}, "wrong-shape"),
+        (lambda mine: mine | {"extra": mine["w"]}, "wrong-tensors"),
+        (lambda mine: {"w": mine["w"].astype(np.float64)}, "wrong-dtype"),
+    ],
+)
+@pytest.mark.parametrize("ignoring", [True, False])
+def test_a_trusts_own_model_that_is_not_of_this_network_goes_to_no_trust_and_that_is_said(
+    tmp_path: Path, submits: Callable[[Weights], Weights], reason: str, ignoring: bool
+):
+    apps = adding() | {"UCLH": {"submits": submits}}
+    federation = Federation(tmp_path, {"IGNORE_RESULT_ERROR": ignoring}, apps)
+    found = validation(federation.run())
+    assert {site: set(by_model) for site, by_model in found.items()} == {key: {GLOBAL, "KCH"} for key in TRUSTS}
+    assert federation.kinds("result-ignored") == [
+        {"kind": "result-ignored", "operation": "submit_model", "site": "UCLH", "reason": reason}
+    ]
+
+
+@pytest.mark.requirement("RUN-9")
+def test_a_run_that_has_only_its_validation_left_asks_for_no_model_that_a_trust_has_not_trained(tmp_path: Path):
+    config = {"GLOBAL_ROUNDS": 2}
+    whole = Federation(tmp_path, config, adding()).run()
+    rest = Federation(tmp_path, config, adding()).run(starting_round=2)
+    assert rest.weights_digest == whole.weights_digest
+    assert {site: set(by_model) for site, by_model in validation(rest).items()} == {key: {GLOBAL} for key in TRUSTS}
+
+
 @pytest.mark.requirement("RUN-9")
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path):
     config = {"GLOBAL_ROUNDS": 3}
@@ -354,6 +515,27 @@ def test_the_seal_has_the_digest_of_every_file_and_of_the_query(tmp_path: Path):
     federation = Federation(tmp_path, {}, adding())
     sealed = json.loads(member(federation.run(), "seal.json"))["job"]
     assert (sealed["files"], sealed["query"]) == (federation.job().files, QUERY)
+
+
+@pytest.mark.requirement("RUN-9")
+def test_the_seal_says_of_each_trust_how_many_studies_it_had_and_the_digest_of_its_data(tmp_path: Path):
+    federation = Federation(tmp_path, {}, adding())
+    prepared = {site: json.loads((tmp_path / "data" / site / "run" / "prepared.json").read_bytes()) for site in TRUSTS}
+    cohorts = {"KCH": "c" * 64}
+    sealed = json.loads(member(federation.run(cohorts=cohorts), "seal.json"))["sites"]
+    assert {site: (said["cases"], said["data"], said["cohort"]) for site, said in sealed.items()} == {
+        site: (2, prepared[site]["digest"], cohorts.get(site)) for site in TRUSTS
+    }
+
+
+@pytest.mark.parametrize(
+    "record", ["{}", '{"cases": 0, "digest": "no"}', '{"cases": "2", "digest": "' + "0" * 64 + '"}']
+)
+def test_a_trust_that_does_not_say_what_its_data_are_takes_no_part(tmp_path: Path, record: str):
+    federation = Federation(tmp_path, {}, adding())
+    (tmp_path / "data" / "KCH" / "run" / "prepared.json").write_text(record)
+    with pytest.raises(SitesFailed, match=r"install failed at KCH: (run-not-prepared|malformed-answer) "):
+        federation.run()
 
 
 @pytest.mark.parametrize(

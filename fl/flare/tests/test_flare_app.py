@@ -100,6 +100,42 @@ def test_a_round_weighs_its_iterations_and_carries_the_apps_score(place: Place):
 
 
 @pytest.mark.parametrize(
+    ("metrics", "score"),
+    [("0.5", 0.5), ("{'val_accuracy': 0.5, 'loss': 9}", 0.5), ("{'loss': 9}", None), ("{'val_accuracy': '1'}", None)],
+)
+def test_of_several_metrics_of_the_weights_that_were_given_the_configured_one_is_the_score(
+    place: Place, metrics: str, score: float | None
+):
+    body = f"return DXO(DataKind.WEIGHTS, data, {{MetaKey.INITIAL_METRICS: {metrics}}}).to_shareable()"
+    assert trained(place, body).score == score
+
+
+MONAI = """
+from monai.fl.client.client_algo import ClientAlgo
+from monai.fl.utils.constants import WeightType
+from monai.fl.utils.exchange_object import ExchangeObject
+
+class FLIP_TRAINER(ClientAlgo):
+    def initialize(self, extra=None):
+        pass
+
+    def train(self, data, extra=None):
+        self.weights = data.weights
+
+    def get_weights(self, extra=None):
+        return ExchangeObject(self.weights, METRICS weight_type=WeightType.WEIGHTS, statistics={"num_steps": 3})
+"""
+
+
+@pytest.mark.parametrize(("metrics", "score"), [("metrics={'val_accuracy': 0.5},", 0.5), ("", None)])
+def test_an_algorithm_of_monais_scores_the_weights_by_the_metrics_of_its_reply(
+    place: Place, metrics: str, score: float | None
+):
+    answer = app(place, trainer=MONAI.replace("METRICS", metrics)).train(0, WEIGHTS)
+    assert (answer.steps, answer.score) == (3, score)
+
+
+@pytest.mark.parametrize(
     ("body", "code"),
     [
         ("return make_reply('EXECUTION_EXCEPTION')", "app-failed"),
@@ -198,8 +234,8 @@ def test_of_an_error_in_the_apps_code_its_kind_and_place_leave_the_site_but_not_
     given = {name: text.encode() for name, text in files("raise KeyError('patient ACC00001')").items()}
     job = AppJob.model_validate(app_job("run", given))
     write_project(tmp_path / "data", 2, 0, images=False)
-    worker = AppWorker("KCH", tmp_path / "data", tmp_path / "work", job, 1, NvflareApp)
+    worker = AppWorker("KCH", tmp_path / "data", tmp_path / "work", job, 1, NvflareApp, boxed=True)
     assert failure_of(worker.handle("install", Message(arrays=as_arrays(given)))) is None
-    failure = failure_of(worker.handle("train_round", Message({"round": 0}, WEIGHTS)))
+    failure = failure_of(worker.handle("train_round", Message({"round": 0, "ties": {}}, WEIGHTS)))
     assert failure is not None
     assert (failure.code, failure.detail) == ("app-failed", "KeyError at trainer.py:10; the site's log has more")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flip_apps.testing import app_job, files_of, give_files, write_project
+from flip_apps.files import files_of
+from flip_apps.testing import app_job, give_files, tries_of, with_tries, write_project
 from flip_flare.testing import LocalNet
 from flip_nnunet.testing.local_net import TRUSTS, wait_until
 
@@ -25,6 +26,11 @@ def run_app(net: LocalNet, run_id: str, files: dict[str, bytes]) -> list[dict[st
     give_files(files, net.hub / run_id)
     net.wait_for_end(net.submit(app_job(run_id, files)))
     return net.events(run_id)
+
+
+def weights_of(told: list[dict[str, Any]]) -> list[str]:
+    """The digest of each round's weights."""
+    return [line["digest"] for line in told if line["kind"] == "round-complete"]
 
 
 def validation_in(finished: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
@@ -50,12 +56,26 @@ def test_an_app_of_executors_trains_and_every_model_is_validated_at_every_trust(
     wait_until(lambda: not net.of_runs(), "nothing left of the run")
 
 
+@pytest.mark.requirement("RUN-11")
+def test_an_app_that_tries_to_get_out_of_its_box_gets_nowhere_and_trains_the_very_weights(net: LocalNet):
+    files = files_of(EXAMPLES / "segmentation-executor")
+    line = 'self._report({"VAL_DICE": '
+    hostile = with_tries(files, "trainer.py", line, 'self._report({"TRIES": tries}, None, fl_ctx)', net)
+
+    honest, tried = (run_app(net, run_id, app) for run_id, app in (("honest-app", files), ("hostile-app", hostile)))
+
+    assert tried[-1]["kind"] == "finished", tried[-1]
+    assert weights_of(tried) == weights_of(honest)
+    tries = {(line["site"], line["value"]) for line in tried if line.get("name") == "TRIES"}
+    assert tries == {(site, float(tries_of(hostile))) for site in TRUSTS}
+
+
 @pytest.mark.requirement("RUN-10")
 def test_an_app_of_monai_algorithms_trains_and_every_model_is_validated_at_every_trust(net: LocalNet):
     told = run_app(net, "monai-app", files_of(EXAMPLES / "segmentation-monai"))
 
     assert told[-1]["kind"] == "finished", told[-1]
     found = validation_in(told[-1])
-    models = {"SRV_FL_global_model.pt", *TRUSTS}
+    models = {"SRV_FL_global_model.pt", "SRV_best_FL_global_model.pt", *TRUSTS}
     assert {site: set(by_model) for site, by_model in found.items()} == dict.fromkeys(TRUSTS, models)
     assert {line["site"] for line in told if line["kind"] == "metric"} == set(TRUSTS)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from flip_apps.files import as_arrays
+from flip_apps.testing import app_job, write_project
 from flip_flower.executor import Trainers, UntilOver
 from flip_flower.resident import AnswerUnwanted
 from flip_flower.wire import Request
@@ -59,3 +61,22 @@ def test_the_hub_hears_that_a_trainer_took_more_than_it_may(tmp_path: Path, monk
     failure = failure_of(Message.from_bytes(trainers.ask(question, NODE, RUN)))
     assert failure is not None
     assert failure.code == "time-limit"
+
+
+@pytest.mark.requirement("RUN-11")
+def test_a_trainer_refuses_an_app_where_the_pod_is_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    files = {"client_app.py": b"raise RuntimeError('the app was loaded')", "pyproject.toml": b""}
+    write_project(tmp_path / "run", 2, 0, images=False)
+    monkeypatch.setenv("FLIP_FLOWER_RUNS", str(tmp_path))
+    monkeypatch.setenv("FLIP_FLOWER_MINIMUM_CASES", "1")
+    monkeypatch.setenv("FLIP_FLOWER_SANDBOX", json.dumps({"kind": "pod"}))
+    trainers = Trainers("KCH", lambda node, run: True)
+    question = Request(
+        "install", app_job("run", files, framework="flower"), Message(arrays=as_arrays(files)).to_bytes()
+    )
+    try:
+        failure = failure_of(Message.from_bytes(trainers.ask(question, NODE, RUN)))
+    finally:
+        trainers.end()
+    assert failure is not None
+    assert failure.code == "app-not-boxed"

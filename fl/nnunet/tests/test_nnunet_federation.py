@@ -217,8 +217,17 @@ def test_preprocessed_data_are_reused_by_another_run_and_never_leave_the_site(
 
 
 @pytest.mark.requirement("NNU-4")
-def test_direct_calls_and_spawned_processes_give_the_same_weights(trained: Ran, data: dict[str, Path], tmp_path: Path):
-    outcome = federate(WorkersHere(data, tmp_path, job()), job(), FolderStore(tmp_path / "hub"), lambda _: None)
+def test_direct_calls_and_spawned_processes_give_the_same_weights_and_each_tensor_travels_once(
+    trained: Ran, data: dict[str, Path], tmp_path: Path
+):
+    here = WorkersHere(data, tmp_path, job())
+    outcome = federate(here, job(), FolderStore(tmp_path / "hub"), lambda _: None)
+    [ties] = [reply.meta["ties"] for operation, _, reply in here.answers if operation == "initialise"]
+    travelled = [
+        set(reply.arrays) for operation, _, reply in here.answers if operation in {"initialise", "train_round"}
+    ]
+    assert travelled == [set(ties.values())] * (1 + 2 * len(FAMILIES))
+    assert len(ties) > len(travelled[0]), "nnU-Net's networks have tensors of several names"
     assert outcome.weights_digest == trained.outcome.weights_digest
     assert outcome.results.sha256 == trained.outcome.results.sha256
 

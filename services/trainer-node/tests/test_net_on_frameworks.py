@@ -46,7 +46,7 @@ from flip_local.testing import S3, Database, Kafka, PostgresServer
 from flip_trainer_node.main import controller, worker
 from flip_trainer_node.runtimes import RUNTIMES, Runtime
 from flip_trainer_node.settings import ControllerSettings, WorkerSettings
-from flip_trainer_node.trainers import trainers_of
+from flip_trainer_node.trainers import processes_of
 from minio import Minio
 from pydantic import SecretStr
 
@@ -139,8 +139,8 @@ class Net:
         async with connect(self._postgres.app) as db:
             return [event for event in await said(db, type_) if event.run_id == run.run_id]
 
-    def trainers(self, run: RunAssigned) -> list[int]:
-        return trainers_of(self.runtime.trainer_script, run.run_id)
+    def processes(self, run: RunAssigned) -> list[int]:
+        return processes_of(self.runtime.trainer_script, run.run_id)
 
     async def hears(self, type_: type[Any], run: RunAssigned, number: int = 1) -> list[Any]:
         async def enough() -> list[Any] | None:
@@ -355,10 +355,10 @@ async def test_a_run_is_trained_the_same_on_each_framework_its_model_predicts_an
 
     stopped = await net.assign(project[0], rounds=500)
     await net.hears(RoundComplete, stopped)
-    assert len(net.trainers(stopped)) >= len(TRUSTS)
+    assert len(net.processes(stopped)) >= len(TRUSTS)
     await net.stop(stopped)
     assert (await net.hears(AttemptEnded, stopped))[0].outcome == "stopped"
-    assert net.trainers(stopped) == []
+    assert net.processes(stopped) == []
     await net.is_free(stopped.fencing)
 
 

@@ -28,7 +28,7 @@ from flip_local.testing import Database, Kafka, PostgresServer
 from flip_trainer_node.main import worker
 from flip_trainer_node.runtimes import RUNTIMES
 from flip_trainer_node.settings import WorkerSettings
-from flip_trainer_node.trainers import trainers_of
+from flip_trainer_node.trainers import processes_of
 from pydantic import SecretStr
 
 pytestmark = pytest.mark.parts
@@ -229,7 +229,7 @@ async def test_an_ended_run_has_no_process_left_and_a_forgotten_one_no_file(trus
             *(sys.executable, "-m", script, "--run", str(run_id)),
             env={**os.environ, "PYTHONPATH": str(SCRIPTED)},
         )
-        assert trainers_of(script, run_id) == [forgotten.pid]
+        assert processes_of(script, run_id) == [forgotten.pid]
         own = trust.folder / "work" / "runs" / ".site" / str(trust.project_id) / "runs" / str(run_id)
         nest(own, 1500)
         await trust.ask_to_end(run_id, forget=False)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 from flip_contracts.apps import AppConfig
 from flip_nnunet.aggregation import Aggregate, aggregate
-from flip_nnunet.contribution import RoundTerms
+from flip_nnunet.contribution import ContributionExcluded, RoundTerms, check_tensors
 from flip_nnunet.federation import Sites, Store, Tell, tell_exported, told_of
 from flip_nnunet.message import (
     Answers,
@@ -27,20 +26,20 @@ from flip_nnunet.seal import Results
 from flip_nnunet.software import versions
 from flip_nnunet.standing import Best, Standing
 
-from flip_apps.answers import AnswerInvalid, said_in_round, validated
+from flip_apps.answers import AnswerInvalid, Installed, installed, network, said_in_round, validated
 from flip_apps.files import as_arrays, configuration
 from flip_apps.job import AppJob
 from flip_apps.results import AppResults, write_results
 from flip_apps.site import Point
+from flip_apps.ties import Ties, with_all_names
 
 GLOBAL_MODEL, BEST_MODEL = "SRV_FL_global_model.pt", "SRV_best_FL_global_model.pt"
 """The hub's models in cross-site validation, by the names that NVFLARE has for them."""
-_OFFERED = ("local_model", "each_round")
 _MOST_STEPS = 10**9
 """No site has done more iterations in a round; a larger number would only be there to outweigh the others."""
 
-Validation = dict[str, dict[str, dict[str, float]]]
-"""Metrics by the site that validated and by whose model it was."""
+Validation = dict[str, dict[str, dict[str, float | None]]]
+"""Metrics by the site that validated and by whose model it was; None for one that was not finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +87,24 @@ class _AppFederation:
     files: Mapping[str, bytes]
     store: Store
     tell: Tell
+    names: list[str] = field(default_factory=list)
+    """The sites that take part: all, but for those whose app failed before the first round, where that may be."""
+    ties: Ties = field(default_factory=dict)
     best: Best | None = None
-    versions: dict[str, Json] = field(default_factory=dict)
+    installed: dict[str, Installed] = field(default_factory=dict)
+    """What each site that takes part said of itself."""
     digests: dict[int, str] = field(default_factory=dict)
     latest: dict[str, dict[str, float]] = field(default_factory=dict)
     """Each site's last value of each metric in the round under way."""
 
     def run(self) -> AppOutcome:
-        names = sorted(self.sites.names())
-        self.tell({"kind": "preparing", "sites": names})
+        self.names = sorted(self.sites.names())
+        self.tell({"kind": "preparing", "sites": list(self.names)})
         offers = self._install()
-        weights = self._train(self._first_weights(names[0]), validating=offers.each_round)
+        weights = self._train(self._first_weights(), validating=offers.each_round)
         self.tell({"kind": "validating"})
-        validation = self._cross_validate(weights, names if offers.local_models else [])
+        has_trained = self.job.starting_round < self.config.global_rounds
+        validation = self._cross_validate(weights, self.names if offers.local_models and has_trained else [])
         self._let_go()
         results = self._export(weights, validation)
         tell_exported(self.tell, results)
@@ -110,17 +114,28 @@ class _AppFederation:
 
     def _install(self) -> Offers:
         """Give every site the app."""
-        replies = settle("install", self.sites.ask("install", Message(arrays=as_arrays(self.files))))
-        self.versions = {site: reply.meta["versions"] for site, reply in replies.items()}
-        return Offers(*(all(reply.meta[name] is True for reply in replies.values()) for name in _OFFERED))
+        replies = self._usable("install", Message(arrays=as_arrays(self.files)), at_least=self._minimum_sites)
+        self.names = list(replies)
+        self.installed = {site: installed(reply) for site, reply in replies.items()}
+        said = self.installed.values()
+        return Offers(all(site.local_model for site in said), all(site.each_round for site in said))
 
-    def _first_weights(self, first: str) -> Weights:
-        """The network's first weights, of one site for all."""
-        weights = settle("initialise", self.sites.ask("initialise", Message(), [first]))[first].arrays
-        if not weights or not all(np.all(np.isfinite(array)) for array in weights.values()):
-            failure = SiteFailure("not-finite", "its first weights are none, or hold a value that is no finite number")
-            raise SitesFailed("initialise", {first: failure})
-        return weights
+    def _first_weights(self) -> Weights:
+        """The network's first weights: those of the first site that can make them, for all. The others are left out."""
+        failures: dict[str, SiteFailure] = {}
+        while True:
+            first = self.names[0]
+            [(_, answer)] = self.sites.ask("initialise", Message(), [first])
+            try:
+                weights, self.ties = network(answer)
+            except AnswerInvalid as invalid:
+                failures[first] = invalid.failure
+            else:
+                return weights
+            if len(self.names) <= self._minimum_sites:
+                raise SitesFailed("initialise", failures)
+            self._tell_ignored("initialise", first, failures[first])
+            self.names.remove(first)
 
     def _train(self, weights: Weights, *, validating: bool) -> Weights:
         start, rounds = self.job.starting_round, self.config.global_rounds
@@ -133,34 +148,43 @@ class _AppFederation:
             weights = self._round(number, weights, validating=validating)
         return weights
 
-    def _validate_round(self, number: int, weights: Weights) -> None:
-        """Let every site validate what a round gave, and tell the metrics as points at that round."""
-        answers = self._usable("validate", self.sites.ask("validate", Message({"owner": GLOBAL_MODEL}, weights)))
-        for site, answer in answers.items():
+    def _validate_round(self, number: int, weights: Weights) -> dict[str, float]:
+        """Let every site validate what a round gave, and tell the metrics as points at that round.
+
+        Returns each site's score of these weights, if it told one.
+        """
+        scores: dict[str, float] = {}
+        for site, answer in self._usable("validate", self._to_validate(GLOBAL_MODEL, weights)).items():
             for name, value in validated(answer).items():
+                if value is None:
+                    continue
                 self._tell_point(number, site, Point(name, value, float(number)))
+                if name == self.config.best_metric:
+                    scores[site] = value
+        return scores
 
     def _round(self, number: int, weights: Weights, *, validating: bool) -> Weights:
-        started, names = time.monotonic(), self.sites.names()
-        self.latest = {site: {} for site in names}
+        started = time.monotonic()
+        self.latest = {site: {} for site in self.names}
         scores: dict[str, float] = {}
         terms = RoundTerms(
-            number, self.job.app_digest, weights, dict.fromkeys(names, _MOST_STEPS), self.job.largest_update
+            number, self.job.app_digest, weights, dict.fromkeys(self.names, _MOST_STEPS), self.job.largest_update
         )
-        answers = self.sites.ask("train_round", Message({"round": number}, weights))
+        answers = self.sites.ask("train_round", Message({"round": number, "ties": self.ties}, weights), self.names)
         aggregated = aggregate(
             self._in_order_of_aggregator(self._heard(number, answers, scores)),
             terms,
             self.config.aggregation_weights,
-            self._minimum_sites(len(names)),
+            self._minimum_sites,
             lambda site, why: self._tell_excluded(number, site, why),
         )
-        self._note_score(number, scores, aggregated)
         self.digests[number] = self.store.save_round(number, aggregated.weights)
+        if validating:
+            self._note_score(number, self._validate_round(number, aggregated.weights), aggregated)
+        else:
+            self._note_score(number - 1, scores, aggregated)
         standing = Standing(best=self.best)
         self.store.save_standing(number, standing)
-        if validating:
-            self._validate_round(number, aggregated.weights)
         self.tell(
             {
                 "kind": "round-complete",
@@ -174,9 +198,10 @@ class _AppFederation:
         )
         return aggregated.weights
 
-    def _minimum_sites(self, sites: int) -> int:
-        """How many contributions a round needs: all, unless errors may be ignored."""
-        return (self.job.minimum_sites or 1) if self.config.ignore_result_error else sites
+    @property
+    def _minimum_sites(self) -> int:
+        """How many sites a run needs, and each of its rounds: all, unless errors may be ignored."""
+        return (self.job.minimum_sites or 1) if self.config.ignore_result_error else len(self.sites.names())
 
     def _in_order_of_aggregator(self, answers: Answers) -> Answers:
         """As they come, for a mean that keeps one model in memory; or all of them first, and then by site."""
@@ -203,13 +228,16 @@ class _AppFederation:
             del answer  # or it would be kept until the next has arrived
 
     def _note_score(self, number: int, scores: Mapping[str, float], aggregated: Aggregate) -> None:
-        """Scores are of the weights that were sent: those after the round before."""
+        """Remember a round whose weights the sites scored higher than any before, each by its share of the mean.
+
+        A trainer scores the weights that it was sent, which are those after the round before; -1 stands for the first.
+        """
         counted = {site: share for site, share in aggregated.shares.items() if share > 0}
-        if number == 0 or not counted.keys() <= scores.keys():
+        if number < 0 or not counted.keys() <= scores.keys():
             return
         score = sum(share * scores[site] for site, share in sorted(counted.items()))
         if self.best is None or score > self.best.score:
-            self.best = Best(round=number - 1, digest=self.digests[number - 1], score=score)
+            self.best = Best(round=number, digest=self.digests[number], score=score)
 
     def _tell_point(self, number: int, site: str, point: Point) -> None:
         self.latest[site][point.label] = point.value
@@ -240,34 +268,58 @@ class _AppFederation:
 
     def _cross_validate(self, weights: Weights, own: Sequence[str]) -> Validation:
         """Every model at every site: the last global one, the best, and that of each site in `own`."""
-        found: Validation = {site: {} for site in sorted(self.sites.names())}
+        found: Validation = {site: {} for site in self.names}
         self._validate(GLOBAL_MODEL, weights, found)
         if self.best is not None:
             self._validate(BEST_MODEL, self.store.load_round(self.best.round), found)
         for site in own:
-            submitted = self._usable("submit_model", self.sites.ask("submit_model", Message(), [site]))
-            if site in submitted:
-                self._validate(site, submitted[site].arrays, found)
+            for model in self._usable("submit_model", Message({"ties": self.ties}), [site]).values():
+                if self._is_of_this_network(site, model.arrays, weights):
+                    self._validate(site, model.arrays, found)
         return found
 
+    def _is_of_this_network(self, site: str, model: Weights, weights: Weights) -> bool:
+        """Whether a site's own model is one that the others can load. It goes nowhere otherwise, and that is said."""
+        try:
+            check_tensors(model, weights)
+        except ContributionExcluded as excluded:
+            self._tell_ignored("submit_model", site, excluded.failure)
+            return False
+        return True
+
     def _validate(self, owner: str, weights: Weights, found: Validation) -> None:
-        answers = self._usable("validate", self.sites.ask("validate", Message({"owner": owner}, weights)))
-        for site, answer in answers.items():
+        for site, answer in self._usable("validate", self._to_validate(owner, weights)).items():
             found[site][owner] = validated(answer)
 
-    def _usable(self, operation: str, answers: Answers) -> dict[str, Message]:
-        """The answers that can be used. Raises `SitesFailed` for any other, unless errors may be ignored."""
-        checked = _only_valid(answers) if operation == "validate" else answers
+    def _to_validate(self, owner: str, weights: Weights) -> Message:
+        return Message({"owner": owner, "ties": self.ties}, weights)
+
+    def _usable(
+        self, operation: str, message: Message, sites: Sequence[str] | None = None, at_least: int = 0
+    ) -> dict[str, Message]:
+        """The answers of `sites` (None: all that take part) that can be used, by site.
+
+        Raises `SitesFailed` for any other, unless errors may be ignored and `at_least` as many can be used.
+        """
+        answers = self.sites.ask(operation, message, self.names if sites is None else sites)
+        checked = _only_valid(answers, _READ[operation]) if operation in _READ else answers
         if not self.config.ignore_result_error:
             return settle(operation, checked)
         usable: dict[str, Message] = {}
+        failures: dict[str, SiteFailure] = {}
         for site, answer in checked:
             failure = failure_of(answer)
             if failure is None:
                 usable[site] = answer
             else:
-                self.tell({"kind": "result-ignored", "operation": operation, "site": site, "reason": failure.code})
+                failures[site] = failure
+                self._tell_ignored(operation, site, failure)
+        if len(usable) < at_least:
+            raise SitesFailed(operation, failures)
         return {site: usable[site] for site in sorted(usable)}
+
+    def _tell_ignored(self, operation: str, site: str, why: SiteFailure) -> None:
+        self.tell({"kind": "result-ignored", "operation": operation, "site": site, "reason": why.code})
 
     def _let_go(self) -> None:
         """Tell every site that it may stop. One that does not answer takes nothing from what was trained."""
@@ -280,8 +332,13 @@ class _AppFederation:
             "job": self.job.model_dump(mode="json", exclude={"cohorts"}),
             "config": self.config.model_dump(mode="json", by_alias=True),
             "sites": {
-                site: {"cohort": self.job.cohorts.get(site), "versions": installed}
-                for site, installed in self.versions.items()
+                site: {
+                    "cases": self.installed[site].cases,
+                    "data": self.installed[site].data,
+                    "cohort": self.job.cohorts.get(site),
+                    "versions": self.installed[site].versions,
+                }
+                for site in self.names
             },
             "hub": {"versions": versions()},
             "rounds": {str(number): self.digests[number] for number in sorted(self.digests)},
@@ -293,7 +350,9 @@ class _AppFederation:
             },
         }
         best = None if self.best is None else self.store.load_round(self.best.round)
-        return write_results(AppResults(weights, best, validation, record), self.job, self.store.results())
+        whole = with_all_names(weights, self.ties)
+        best_whole = None if best is None else with_all_names(best, self.ties)
+        return write_results(AppResults(whole, best_whole, validation, record), self.job, self.store.results())
 
 
 def _all_then_by_site(answers: Answers) -> Answers:
@@ -302,11 +361,15 @@ def _all_then_by_site(answers: Answers) -> Answers:
         yield site, held[site]
 
 
-def _only_valid(answers: Answers) -> Answers:
+_READ: Mapping[str, Callable[[Message], object]] = {"install": installed, "validate": validated}
+"""What reads an answer to an operation, or finds it invalid."""
+
+
+def _only_valid(answers: Answers, read: Callable[[Message], object]) -> Answers:
     for site, answer in answers:
         try:
             if failure_of(answer) is None:
-                validated(answer)
+                read(answer)
         except AnswerInvalid as invalid:
             yield site, invalid.failure.as_message()
         else:

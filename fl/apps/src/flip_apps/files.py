@@ -24,6 +24,12 @@ class FilesDiffer(Exception):
     code = "files-differ"
 
 
+def files_of(app: Path) -> dict[str, bytes]:
+    """The files of an app's folder as a researcher would upload them."""
+    found = sorted(file for file in app.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return {file.relative_to(app).as_posix(): file.read_bytes() for file in found}
+
+
 def read_files(run_folder: Path, job: AppJob) -> dict[str, bytes]:
     """The app's files at the hub. Raises `FilesDiffer`."""
     files: dict[str, bytes] = {}

@@ -24,9 +24,10 @@ class AppResults:
     """What a run found. `best`: None where the app did not score its rounds."""
 
     weights: Weights
+    """By all names of each tensor, as the app's network has them; the best ones, too."""
     best: Weights | None
-    validation: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """By the site that validated, then by whose model it was, the metrics."""
+    validation: Mapping[str, Mapping[str, Mapping[str, float | None]]]
+    """By the site that validated, then by whose model it was, the metrics; None for one that was not finite."""
     record: Json
     """What the seal says beside the digests of the files."""
 

@@ -22,12 +22,14 @@ CODE = tuple(Path(package.__path__[0]).resolve() for package in (flip, flip_apps
 def operations_in_run(site: str, run_id: str, settings: SiteSettings, record: Json, load: Load) -> Operations:
     """The site of a run whose job came as `record`; `load` is how the framework loads an app.
 
+    In a pod, which hides neither the kit nor other projects' runs, the site refuses every app (docs/sandbox.md).
     Raises ValueError if the job is malformed or of another run than that for which the trainer was started.
     """
     if is_app(record):
         job = AppJob.model_validate(record)
         check_run(job.run_id, run_id)
-        return AppWorker(site, settings.data(run_id), settings.work(run_id), job, settings.minimum_cases, load)
+        data, work, boxed = settings.data(run_id), settings.work(run_id), settings.sandbox.kind != "pod"
+        return AppWorker(site, data, work, job, settings.minimum_cases, load, boxed=boxed)
     from flip_nnunet.site import site_in_run  # noqa: PLC0415 - imports nnU-Net for seconds, of which an app has no use
 
     return site_in_run(site, run_id, settings, record)

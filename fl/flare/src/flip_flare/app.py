@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeGuard, cast
 
 import numpy as np
+import torch
 from flip.nvflare.events import X_LABEL, X_VALUE
 from flip_apps.site import Place, Point, Trained
 from flip_nnunet.message import Array, SiteFailed, Weights
@@ -29,8 +30,6 @@ from nvflare.app_common.app_constant import AppConstants
 
 _HUB = "server"
 _CLIENT_ALGO = "monai.fl.client.client_algo"
-_SCORE = "val_accuracy"
-"""Which of several initial metrics the models are compared by; NVFLARE's own choice."""
 _RETURN_CODES = {code for name, code in vars(ReturnCode).items() if not name.startswith("_")}
 
 
@@ -102,12 +101,12 @@ class NvflareApp:
         self._validator = self._make("validator", "FLIP_VALIDATOR")
         self._engine.fire_event(EventType.START_RUN, self._engine.new_context())
 
-    def first_weights(self) -> Weights:
+    def first_weights(self) -> Mapping[str, torch.Tensor]:
         """Those of `models.get_model()`."""
         models = self._import("models")
         if not hasattr(models, "get_model"):
             raise SiteFailed("app-incomplete", "models.py: has no get_model()")
-        return {name: _array(tensor) for name, tensor in models.get_model().state_dict().items()}
+        return models.get_model().state_dict()
 
     def train(self, number: int, weights: Weights) -> Trained:
         """Give the trainer its task `train`; what it returns may be weights or differences from those it was given."""
@@ -116,7 +115,7 @@ class NvflareApp:
         new = {name: _array(tensor) for name, tensor in _data(answer, _WEIGHTS).items()}
         if answer.data_kind == DataKind.WEIGHT_DIFF:
             new = _applied(new, weights)
-        return Trained(new, _steps(answer), list(self._engine.points), _score(answer))
+        return Trained(new, _steps(answer), list(self._engine.points), self._score(answer))
 
     def local_model(self) -> Weights:
         """What the trainer gives for its task `submit_model`."""
@@ -170,6 +169,12 @@ class NvflareApp:
             return from_shareable(answer)
         except (ValueError, TypeError) as error:
             raise SiteFailed("app-answer-invalid", f"{task}: {type(error).__name__}, must be a DXO") from error
+
+    def _score(self, answer: DXO) -> float | None:
+        """What the trainer says of the weights that it was given: one number, or that among several which counts."""
+        given = answer.get_meta_prop(MetaKey.INITIAL_METRICS)
+        score = given.get(self._place.config.best_metric) if isinstance(given, dict) else given
+        return float(score) if _is_number(score) else None
 
 
 _WEIGHTS: frozenset[str] = frozenset({DataKind.WEIGHTS, DataKind.WEIGHT_DIFF})
@@ -228,12 +233,6 @@ def _steps(answer: DXO) -> int:
     return int(steps)
 
 
-def _score(answer: DXO) -> float | None:
-    given = answer.get_meta_prop(MetaKey.INITIAL_METRICS)
-    score = given.get(_SCORE) if isinstance(given, dict) else given
-    return float(score) if _is_number(score) and np.isfinite(score) else None
-
-
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
@@ -245,7 +244,7 @@ def _points(context: FLContext) -> list[Point]:
     if data is None:
         return []
     value: Any = data.value
-    axis = data.kwargs.get(X_LABEL, "round" if data.step is None else "step")
+    axis = str(data.kwargs.get(X_LABEL, "round" if data.step is None else "step"))
     x = data.kwargs.get(X_VALUE, data.step)
     place = float(context.get_prop(AppConstants.CURRENT_ROUND, 0) if x is None else x)
     match data.data_type:

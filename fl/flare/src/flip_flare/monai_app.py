@@ -52,7 +52,10 @@ class AlgoExecutor(Executor):
         if kind is None or given.weights is None:
             return make_reply(ReturnCode.EMPTY_RESULT)
         steps = (given.statistics or {}).get(_STEPS, 1)
-        return DXO(kind, dict(given.weights), {MetaKey.NUM_STEPS_CURRENT_ROUND: steps}).to_shareable()
+        meta: dict[str, Any] = {MetaKey.NUM_STEPS_CURRENT_ROUND: steps}
+        if given.metrics:
+            meta[MetaKey.INITIAL_METRICS] = dict(given.metrics)
+        return DXO(kind, dict(given.weights), meta).to_shareable()
 
 
 def _given(shareable: Shareable) -> ExchangeObject:

@@ -10,9 +10,11 @@ import os
 import re
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from flip_apps.site import Place, Point, Trained
 from flip_contracts.apps import LOCAL_EPOCHS, SERVER_ROUNDS, read_flower_app
 from flip_nnunet.message import SiteFailed, Weights
@@ -65,7 +67,7 @@ class FlowerClientApp:
         configuration = self._described.run_config | rounds | project
         self._context = Context(_HUB, _NODE, {"site": place.site}, RecordDict(), configuration)
 
-    def first_weights(self) -> Weights:
+    def first_weights(self) -> Mapping[str, torch.Tensor]:
         """Those of `get_model()` of the module `models` beside the ClientApp's."""
         package, _, _ = self._described.module.rpartition(".")
         try:
@@ -74,7 +76,7 @@ class FlowerClientApp:
             raise SiteFailed("app-incomplete", "models.py: is missing beside client_app.py") from None
         if not hasattr(models, "get_model"):
             raise SiteFailed("app-incomplete", "models.py: has no get_model()")
-        return {name: tensor.detach().cpu().numpy() for name, tensor in models.get_model().state_dict().items()}
+        return models.get_model().state_dict()
 
     def train(self, number: int, weights: Weights) -> Trained:
         """Send the app a message `train`."""

@@ -94,11 +94,15 @@ def check_contribution(site: str, reply: Message, terms: RoundTerms) -> Checked:
         raise ContributionExcluded("wrong-plan", "was trained by another plan than the agreed one")
     if contribution.cases > terms.cases[site]:
         raise ContributionExcluded("wrong-weight", f"has {contribution.cases} cases, declared {terms.cases[site]}")
-    _check_tensors(reply.arrays, terms.weights)
+    check_tensors(reply.arrays, terms.weights)
     return Checked(contribution, _check_update(reply.arrays, terms))
 
 
-def _check_tensors(given: Mapping[str, Array], sent: Weights) -> None:
+def check_tensors(given: Mapping[str, Array], sent: Weights) -> None:
+    """Whether tensors are those of the network that was sent: names, shapes, types, all of it finite.
+
+    Raises `ContributionExcluded` with the first reason found.
+    """
     if given.keys() != sent.keys():
         missing, unknown = len(sent.keys() - given.keys()), len(given.keys() - sent.keys())
         raise ContributionExcluded("wrong-tensors", f"{missing} tensors are missing, {unknown} are unknown")

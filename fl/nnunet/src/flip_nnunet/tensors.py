@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
+_Storage = tuple[int, tuple[int, ...], tuple[int, ...]]
+"""Where a tensor's values lie, and how they are read: a transposed view of a tensor is another one."""
+
 
 def own_tensors(tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
     """The first name of each storage, by the alphabet, with its tensor."""
-    seen: set[tuple[int, tuple[int, ...]]] = set()
+    seen: set[_Storage] = set()
     for name, tensor in sorted(tensors.items()):
         if _storage(tensor) not in seen:
             seen.add(_storage(tensor))
@@ -22,5 +25,5 @@ def ties_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     return {name: owners[_storage(tensor)] for name, tensor in tensors.items()}
 
 
-def _storage(tensor: torch.Tensor) -> tuple[int, tuple[int, ...]]:
-    return tensor.data_ptr(), tuple(tensor.shape)
+def _storage(tensor: torch.Tensor) -> _Storage:
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride()

@@ -18,25 +18,37 @@ _LEAST_BYTES = 4096
 _END_S = 10.0
 
 
-def memory_of_family(pid: int, enough: int) -> float:
-    """Bytes of memory that a process and its descendants hold and that could not be got back from files.
+Family = Sequence[psutil.Process]
+"""A process and all its descendants."""
+
+
+def family_of(pid: int) -> Family:
+    """It and its descendants; nobody where it has ended. Looks at every process of the machine, so ask once a look."""
+    try:
+        first = psutil.Process(pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def memory_of(family: Family, enough: int) -> float:
+    """Bytes of memory that they hold together and that could not be got back from files.
 
     While the sum of what each one holds is below `enough` that is the answer; else what they share is counted once,
     which takes longer to find out.
     """
-    family = _family(pid)
     held = sum(_held(process) for process in family)
     return held if held <= enough else sum(_own_share(process) for process in family)
 
 
-def tasks_of_family(pid: int) -> int:
-    """How many threads a process and its descendants have, their first ones included."""
-    return sum(_tasks(process) for process in _family(pid))
+def tasks_of(family: Family) -> int:
+    """How many threads they have together, their first ones included."""
+    return sum(_tasks(process) for process in family)
 
 
 def end_family(process: subprocess.Popen[bytes]) -> None:
     """Kill a process with all its descendants. Raises TimeoutError if they do not end."""
-    family = _family(process.pid)
+    family = family_of(process.pid)
     for member in family:
         try:
             member.kill()
@@ -90,14 +102,6 @@ def _size(entry: os.DirEntry[str]) -> int:
     except FileNotFoundError:
         return 0
     return max(status.st_blocks * _BLOCK_BYTES, _LEAST_BYTES)
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    try:
-        first = psutil.Process(pid)
-        return [first, *first.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
 
 
 def _held(process: psutil.Process) -> int:

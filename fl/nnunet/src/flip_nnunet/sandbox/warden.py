@@ -25,7 +25,7 @@ from flip_nnunet.sandbox.entrance import Entrance
 from flip_nnunet.sandbox.passage import open_passage
 from flip_nnunet.sandbox.port import Start
 from flip_nnunet.sandbox.settings import SandboxSettings
-from flip_nnunet.sandbox.usage import Output, end_family, memory_of_family, tasks_of_family
+from flip_nnunet.sandbox.usage import Family, Output, end_family, family_of, memory_of, tasks_of
 
 _LOOK_S = 0.25
 _LOOKS_A_MEASURE = 8
@@ -69,19 +69,20 @@ class Watch:
                 looks += 1
             if time.monotonic() > deadline:
                 raise LimitReached(Ending.TIME, f"it ran for {self.settings.time_s} s")
-            self._look_at_memory()
-            self._look_at_processes()
+            family = family_of(self.process.pid)
+            self._look_at_memory(family)
+            self._look_at_processes(family)
             if looks % _LOOKS_A_MEASURE == 0:
                 self._look_at_output()
 
-    def _look_at_memory(self) -> None:
+    def _look_at_memory(self, family: Family) -> None:
         limit = self.settings.memory_bytes
-        if memory_of_family(self.process.pid, limit) > limit:
+        if memory_of(family, limit) > limit:
             raise LimitReached(Ending.MEMORY, f"its processes use more than {self.settings.memory_mib} MiB of memory")
 
-    def _look_at_processes(self) -> None:
+    def _look_at_processes(self, family: Family) -> None:
         """Where the box's user is the machine's root under another number, the kernel counts none of them."""
-        if tasks_of_family(self.process.pid) > self.settings.processes + _TASKS_OF_BUBBLEWRAP:
+        if tasks_of(family) > self.settings.processes + _TASKS_OF_BUBBLEWRAP:
             raise LimitReached(Ending.PROCESSES, f"it has more than {self.settings.processes} processes and threads")
 
     def _look_at_output(self) -> None:

@@ -25,13 +25,17 @@ PREDICTIONS = {"KCH": "masks", "UCLH": "scores"}
 DEADLINE_S = 400.0
 
 
-def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S, *, every_s: float = 0.1) -> Any:
     """The first true value of `condition`; fails the test after the deadline, saying what was waited for."""
     deadline = time.monotonic() + deadline_s
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {deadline_s:g} s for: {what}"
-        time.sleep(0.1)
+        time.sleep(every_s)
     return value
+
+
+OUTPUT_MIB = 8 * 1024
+"""How much a run may write at a site."""
 
 
 class LocalNet(ABC):
@@ -55,7 +59,8 @@ class LocalNet(ABC):
         self.runs = folder / "runs"
         self.hub = folder / "hub"
         self._keepers: dict[str, subprocess.Popen[bytes]] = {}
-        self.make_kits(self._free_port())
+        self.port = self._free_port()
+        self.make_kits(self.port)
         self._driver = subprocess.Popen(  # noqa: S603 - this package's own modules
             self._module("driver", "--admin-kit", self.kits / "admin", "--jobs", folder / "jobs"),
             stdin=subprocess.PIPE,
@@ -69,7 +74,12 @@ class LocalNet(ABC):
         command = self._module("server", "--kit", kit)
         if part != "server":
             command = self._module("client", "--kit", kit, "--site", part)
-        told = {"RUNS": str(self.runs / part), "MINIMUM_CASES": "1", "PREDICTIONS": PREDICTIONS.get(part, "scores")}
+        told = {
+            "RUNS": str(self.runs / part),
+            "MINIMUM_CASES": "1",
+            "PREDICTIONS": PREDICTIONS.get(part, "scores"),
+            "SANDBOX": json.dumps({"output_mib": OUTPUT_MIB}),
+        }
         environment = os.environ | {f"{self.package.upper()}_{name}": value for name, value in told.items()}
         self._keepers[part] = subprocess.Popen(  # noqa: S603 - this package's own modules
             command, env=environment, stdout=self._log(part), stderr=subprocess.STDOUT
@@ -126,8 +136,11 @@ class LocalNet(ABC):
         return self.ask(op="status", job=job)["state"]
 
     def wait_for_end(self, job: str) -> str:
+        """How the job ended; asks as often as the platform does, for each question costs the net's server time."""
         return wait_until(
-            lambda: state if (state := self.state(job)) not in {"waiting", "running"} else None, f"the end of {job}"
+            lambda: state if (state := self.state(job)) not in {"waiting", "running"} else None,
+            f"the end of {job}",
+            every_s=1.0,
         )
 
     def events(self, run_id: str, kind: str | None = None) -> list[dict[str, Any]]:

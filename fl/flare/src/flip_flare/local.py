@@ -1,0 +1,11 @@
+"""Trains an NVFLARE app on a researcher's own machine: see `flip_apps.local`.
+
+LOCAL_DEV=true DEV_DATAFRAME=cohort.csv DEV_IMAGES_DIR=images python -m flip_flare.local APP --work FOLDER
+"""
+
+from flip_apps.local import main
+
+from flip_flare.trainer import load_app
+
+if __name__ == "__main__":
+    main("nvflare", load_app)
