@@ -273,6 +273,8 @@ async def test_a_thinning_that_was_cut_short_is_done_again_and_said_once(
 
         assert len(await eventually(said_so)) == 1
         assert run.in_store() == ["0.1.npz", "1.1.npz"]
+    async with connect(postgres.app) as db:  # whoever was at it is gone, and its lease over
+        await db.execute("UPDATE thinning SET not_before = now() WHERE run_id = $1", run.run_id)
     async with files_of(postgres, kafka, s3, clamd, rounds_kept_for=timedelta()) as again:
         run.files = again
 
