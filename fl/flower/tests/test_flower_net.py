@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import psutil
 import pytest
 from flip_nnunet.testing.local_net import LocalNet, wait_until
 from flip_nnunet.testing.net_suite import NetSuite, ending, job_of, prepare, wait_until_nothing_is_left
@@ -9,7 +12,25 @@ from flip_nnunet.testing.net_suite import NetSuite, ending, job_of, prepare, wai
 pytestmark = pytest.mark.parts
 
 
+def processes_of_net(net: LocalNet) -> list[psutil.Process]:
+    """Flower's own processes at the hub and at both sites, with all that they started."""
+    kept = [psutil.Process(pid) for pid in net.kept()]
+    return [*kept, *(child for process in kept for child in process.children(recursive=True))]
+
+
+def names_of(net: LocalNet) -> set[str]:
+    return {Path(word).name for process in processes_of_net(net) for word in process.cmdline()[:2]}
+
+
 class TestFlowerNet(NetSuite):
+    @pytest.mark.requirement("RUN-11")
+    def test_no_process_of_a_net_reports_home_or_may_install_what_a_job_names(self, net: LocalNet):
+        """By itself Flower does both."""
+        wait_until(lambda: "flower-superexec" in names_of(net), "what starts Flower's ServerApps")
+        for process in processes_of_net(net):
+            assert process.environ()["FLWR_TELEMETRY_ENABLED"] == "0", process.cmdline()
+            assert "--allow-runtime-dependency-installation" not in process.cmdline()
+
     def give_up(self, net: LocalNet, job: str) -> None:
         net.ask(op="abort", job=job)
 

@@ -390,6 +390,23 @@ async def test_a_run_is_carried_from_its_assignment_to_its_results(net: Net) -> 
         await eventually(is_forgotten)
 
 
+@pytest.mark.requirement("RUN-2")
+async def test_a_controller_goes_on_with_what_it_hears_without_looking_for_it(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net.connect(*TRUSTS)
+    async with net.running():
+        await net.hears(NetFree)
+        monkeypatch.setattr("flip_trainer_node.controller._ASK_S", 3600.0)  # from here on only news wakes it
+        run, _ = await net.started()
+        net.write(run, {"kind": "fingerprint", "cases": dict.fromkeys(TRUSTS, 12)})
+        await net.hears(StageReached, 2)
+        await net.scheduler.say(RunStopping(**of(run), net=net.name))
+        await net.hears(EndRun, len(TRUSTS))
+        await net.ended(run)
+        await net.hears(AttemptEnded)
+
+
 @pytest.mark.requirement("RUN-6")
 async def test_a_stopped_run_is_ended_at_the_hub_and_at_every_trust(net: Net) -> None:
     net.connect(*TRUSTS)

@@ -7,10 +7,11 @@ where it was. The framework's server dies with the controller: an attempt that w
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from flip_chassis.database import UNREACHABLE
+from flip_chassis.database import UNREACHABLE, notices
 from flip_chassis.service import Backbone
 from flip_chassis.telemetry import log
 from flip_contracts.apps import object_of_file
@@ -29,8 +30,10 @@ from flip_trainer_node.objects import ObjectMissing, Objects
 from flip_trainer_node.run_folder import RunFolder, Tail
 from flip_trainer_node.settings import ControllerSettings
 
-_TICK_S = 0.1
+_LOOK_S = 0.1
+"""How often a run's folder is looked at, and a job that is to end is asked for: neither is notified."""
 _ASK_S = 1.0
+_CHANNEL = "attempt"
 _RETRY_S = 2.0
 _HEARTBEAT_S = 5.0
 _TELL_AFTER = timedelta(seconds=12)
@@ -60,13 +63,36 @@ class Controller:
     ended_jobs: set[str] = field(default_factory=set[str])
     asked_at: float = 0.0
     refused_since: float | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Carry on for ever."""
         await self._patiently(self._interrupt_what_was_running)
         while True:
+            self.wake.clear()
             await self._patiently(self._step)
-            await asyncio.sleep(_TICK_S)
+            await self._until_news()
+
+    async def listen(self) -> None:
+        """Wake up where something happened to an attempt, and where that may have been missed."""
+        async for _ in notices(self.settings.postgres.get_secret_value(), _CHANNEL):
+            self.wake.set()
+
+    async def _until_news(self) -> None:
+        """Wait until an attempt has changed, its job has written something, or the net's server is to be asked."""
+        while not self.wake.is_set():
+            left_s = self.asked_at + _ASK_S - time.monotonic()
+            if left_s <= 0:
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, _LOOK_S) if self.tails else left_s):
+                    await self.wake.wait()
+            if self._is_closing or any(tail.has_grown() for tail in self.tails.values()):
+                return
+
+    @property
+    def _is_closing(self) -> bool:
+        return self.stage is not None and self.stage[1] == "closing"
 
     async def beat(self) -> None:
         """Give a sign of life every few seconds."""

@@ -45,6 +45,7 @@ async def controller(settings: ControllerSettings) -> AsyncGenerator[FastAPI]:
         async with (
             driver,
             background(server.keep(), "server"),
+            background(net.listen(), "notices"),
             background(net.run(), "controller"),
             background(net.beat(), "heartbeat"),
         ):
@@ -68,7 +69,11 @@ async def worker(settings: WorkerSettings) -> AsyncGenerator[FastAPI]:
             work / "logs" / "client.log",
             trust.say_started,
         )
-        async with background(client.keep(), "client"), background(trust.run(), "worker"):
+        async with (
+            background(client.keep(), "client"),
+            background(trust.listen(), "notices"),
+            background(trust.run(), "worker"),
+        ):
             yield stands.http()
 
 

@@ -78,6 +78,10 @@ class Tail:
         self._file = folder.path / "events.jsonl"
         self._read = 0
 
+    def has_grown(self) -> bool:
+        """Whether anything has been written since the last call of `lines`."""
+        return self._file.exists() and self._file.stat().st_size > self._read
+
     def lines(self) -> Iterator[Mapping[str, Any]]:
         """What has been written since the last call."""
         if not self._file.exists():

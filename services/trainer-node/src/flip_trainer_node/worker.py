@@ -9,10 +9,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from flip_chassis.database import UNREACHABLE, Row, connect
+from flip_chassis.database import UNREACHABLE, Row, connect, notices
 from flip_chassis.service import Backbone
 from flip_chassis.telemetry import log
 from flip_contracts.base import ProjectId, Report, RunId
@@ -30,8 +31,10 @@ from flip_trainer_node import app_data, dataset, domain, store, trainers
 from flip_trainer_node.preparing import CannotPrepare, NotWanted, Prepared
 from flip_trainer_node.settings import WorkerSettings
 
-_TICK_S = 0.2
 _RETRY_S = 2.0
+_CHANNEL = "task"
+_LONGEST_WAIT_S = 30.0
+"""After so long it looks for itself: a connection on which nothing is heard may have been cut unnoticed."""
 _COHORT_ANSWERS_IN_S = 10.0
 _TRAINERS_OWN = ".site"
 """Where trainers keep what they need, by project, below the folder of prepared runs."""
@@ -46,10 +49,12 @@ class Worker:
 
     settings: WorkerSettings
     stands: Backbone
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Work for ever."""
         while True:
+            self.wake.clear()
             try:
                 worked = await self._do_next()
             except UNREACHABLE as error:
@@ -57,7 +62,17 @@ class Worker:
                 await asyncio.sleep(_RETRY_S)
                 continue
             if not worked:
-                await asyncio.sleep(_TICK_S)
+                await self._until_news()
+
+    async def listen(self) -> None:
+        """Wake up where there is a new task, and where one may have been missed."""
+        async for _ in notices(self.settings.postgres.get_secret_value(), _CHANNEL):
+            self.wake.set()
+
+    async def _until_news(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_WAIT_S):
+                await self.wake.wait()
 
     async def say_started(self) -> None:
         """Say that the framework's client has begun anew."""
@@ -165,10 +180,13 @@ class Worker:
         """Prepare in a thread, which stops between two files when the attempt is to be ended."""
         ended = threading.Event()
         preparing = asyncio.create_task(asyncio.to_thread(self._fill, command, cohort, lambda: not ended.is_set()))
+        preparing.add_done_callback(lambda _: self.wake.set())
         try:
-            while not (await asyncio.wait({preparing}, timeout=_RETRY_S))[0]:
+            while not preparing.done():
+                self.wake.clear()
                 if await self._is_to_end(command):
                     ended.set()
+                await self._until_news()
             return preparing.result()
         finally:
             ended.set()
