@@ -39,11 +39,16 @@ def validation_in(finished: dict[str, Any]) -> dict[str, dict[str, dict[str, flo
         return json.loads(results.read(found))
 
 
-@pytest.mark.requirement("RUN-10")
-def test_an_app_of_executors_trains_and_every_model_is_validated_at_every_trust(net: LocalNet):
-    files = files_of(EXAMPLES / "segmentation-executor") | {"helpers/__init__.py": b""}
-    told = run_app(net, "executor-app", files)
+@pytest.fixture(scope="module")
+def told(net: LocalNet) -> list[dict[str, Any]]:
+    """What the run of the example of executors told."""
+    return run_app(net, "executor-app", files_of(EXAMPLES / "segmentation-executor") | {"helpers/__init__.py": b""})
 
+
+@pytest.mark.requirement("RUN-10")
+def test_an_app_of_executors_trains_and_every_model_is_validated_at_every_trust(
+    net: LocalNet, told: list[dict[str, Any]]
+):
     assert told[-1]["kind"] == "finished", told[-1]
     assert [line["round"] for line in told if line["kind"] == "round-complete"] == [0, 1]
     found = validation_in(told[-1])
@@ -57,15 +62,16 @@ def test_an_app_of_executors_trains_and_every_model_is_validated_at_every_trust(
 
 
 @pytest.mark.requirement("RUN-11")
-def test_an_app_that_tries_to_get_out_of_its_box_gets_nowhere_and_trains_the_very_weights(net: LocalNet):
-    files = files_of(EXAMPLES / "segmentation-executor")
-    line = 'self._report({"VAL_DICE": '
+def test_an_app_that_tries_to_get_out_of_its_box_gets_nowhere_and_trains_the_very_weights(
+    net: LocalNet, told: list[dict[str, Any]]
+):
+    files, line = files_of(EXAMPLES / "segmentation-executor"), 'self._report({"VAL_DICE": '
     hostile = with_tries(files, "trainer.py", line, 'self._report({"TRIES": tries}, None, fl_ctx)', net)
 
-    honest, tried = (run_app(net, run_id, app) for run_id, app in (("honest-app", files), ("hostile-app", hostile)))
+    tried = run_app(net, "hostile-app", hostile)
 
     assert tried[-1]["kind"] == "finished", tried[-1]
-    assert weights_of(tried) == weights_of(honest)
+    assert weights_of(tried) == weights_of(told)
     tries = {(line["site"], line["value"]) for line in tried if line.get("name") == "TRIES"}
     assert tries == {(site, float(tries_of(hostile))) for site in TRUSTS}
 

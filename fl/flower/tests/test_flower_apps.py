@@ -33,10 +33,16 @@ def weights_of(told: list[dict[str, Any]]) -> list[str]:
     return [line["digest"] for line in told if line["kind"] == "round-complete"]
 
 
-@pytest.mark.requirement("RUN-10", "FILE-5")
-def test_an_app_without_a_server_app_trains_and_is_evaluated_at_every_trust_each_round(net: LocalNet):
-    told = run_app(net, "flower-app", files_of(EXAMPLE))
+@pytest.fixture(scope="module")
+def told(net: LocalNet) -> list[dict[str, Any]]:
+    """What the run of the example told."""
+    return run_app(net, "flower-app", files_of(EXAMPLE))
 
+
+@pytest.mark.requirement("RUN-10", "FILE-5")
+def test_an_app_without_a_server_app_trains_and_is_evaluated_at_every_trust_each_round(
+    net: LocalNet, told: list[dict[str, Any]]
+):
     assert told[-1]["kind"] == "finished", told[-1]
     assert [line["round"] for line in told if line["kind"] == "round-complete"] == [0, 1]
     points = {(line["site"], line["name"], line["axis"], line["x"]) for line in told if line["kind"] == "metric"}
@@ -54,14 +60,15 @@ def test_an_app_without_a_server_app_trains_and_is_evaluated_at_every_trust_each
 
 
 @pytest.mark.requirement("RUN-11")
-def test_an_app_that_tries_to_get_out_of_its_box_gets_nowhere_and_trains_the_very_weights(net: LocalNet):
-    files = files_of(EXAMPLE)
+def test_an_app_that_tries_to_get_out_of_its_box_gets_nowhere_and_trains_the_very_weights(
+    net: LocalNet, told: list[dict[str, Any]]
+):
     line, report = 'content = RecordDict({"arrays"', 'metrics["TRIES"] = tries'
-    hostile = with_tries(files, "app/client_app.py", line, report, net)
+    hostile = with_tries(files_of(EXAMPLE), "app/client_app.py", line, report, net)
 
-    honest, tried = (run_app(net, run_id, app) for run_id, app in (("honest-app", files), ("hostile-app", hostile)))
+    tried = run_app(net, "hostile-app", hostile)
 
     assert tried[-1]["kind"] == "finished", tried[-1]
-    assert weights_of(tried) == weights_of(honest)
+    assert weights_of(tried) == weights_of(told)
     tries = {(line["site"], line["value"]) for line in tried if line.get("name") == "TRIES"}
     assert tries == {(site, float(tries_of(hostile))) for site in TRUSTS}
