@@ -211,7 +211,7 @@ export interface EndRunV1 {
 /**
  * These Trusts have not said that the attempt has ended there; the net waits for their word no longer.
  *
- * They do what they were asked in order: each ends the attempt before it prepares another run.
+ * Each of them ends what is left of the attempt before it prepares another run.
  */
 export interface EndUnconfirmedV1 {
   readonly run_id: string;

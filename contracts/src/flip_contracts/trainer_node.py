@@ -205,7 +205,7 @@ class AttemptEnded(Event, topic=TRAINING, version=1):
 class EndUnconfirmed(Event, topic=TRAINING, version=1):
     """These Trusts have not said that the attempt has ended there; the net waits for their word no longer.
 
-    They do what they were asked in order: each ends the attempt before it prepares another run.
+    Each of them ends what is left of the attempt before it prepares another run.
     """
 
     run_id: RunId

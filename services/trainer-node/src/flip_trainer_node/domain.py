@@ -277,7 +277,7 @@ def settle(attempt: Attempt) -> list[Message]:
 def settle_without(attempt: Attempt) -> list[Message]:
     """The net goes on without the word of the Trusts that have not said that nothing of the attempt is left there.
 
-    Each of them ends it before it prepares another run: it does in order what it was asked.
+    Each of them ends what is left of it before it prepares another run, whether or not it has heard that it is over.
     """
     if attempt.status != "over":
         return []

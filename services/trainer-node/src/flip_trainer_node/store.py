@@ -144,5 +144,15 @@ async def runs_of(db: Connection, project_id: ProjectId) -> list[RunId]:
     return [row["run_id"] for row in rows]
 
 
+async def others_not_ended(db: Connection, run_id: RunId) -> list[RunId]:
+    """The other runs of which an attempt was prepared here and none since was ended."""
+    rows = await db.fetch(
+        "SELECT run_id FROM task WHERE kind IN ('prepare', 'end') AND done AND run_id <> $1 GROUP BY run_id"
+        " HAVING max(attempt) FILTER (WHERE kind = 'prepare') > coalesce(max(attempt) FILTER (WHERE kind = 'end'), 0)",
+        run_id,
+    )
+    return [row["run_id"] for row in rows]
+
+
 async def set_done(db: Connection, task_id: int) -> None:
     await db.execute("UPDATE task SET done = true WHERE id = $1", task_id)

@@ -106,6 +106,7 @@ class Worker:
 
     async def _prepare(self, command: PrepareRun) -> Report | None:
         common = {"run_id": command.run_id, "project_id": command.project_id, "attempt": command.attempt}
+        await self._end_others(command.run_id)
         try:
             cohort = await self._cohort(command)
             prepared = await self._unless_ended(command, cohort)
@@ -199,6 +200,16 @@ class Worker:
         if command.forget:
             await asyncio.to_thread(self._forget_run, command.project_id, command.run_id)
         return TrustEndedRun(run_id=command.run_id, project_id=command.project_id, attempt=command.attempt)
+
+    async def _end_others(self, run_id: RunId) -> None:
+        """End every process of the runs that had the net before: the word to end one may be heard after this run's.
+
+        Topics keep the order of what is said on one run, not on two.
+        """
+        async with self.stands.working() as work:
+            others = await store.others_not_ended(work.db, run_id)
+        for other in others:
+            await trainers.end(self.settings.runtime.trainer_script, other)
 
     def _folder(self, run_id: RunId) -> Path:
         return self.settings.runs / str(run_id)
