@@ -12,7 +12,7 @@ from flip_chassis.service import collect_less_garbage
 from flip_local.layout import CHECKOUT, Layout
 from rich.console import Console
 
-from bench.chapters import chain, consumer, http, inbox, latency, rebuild, relay
+from bench.chapters import chain, consumer, http, inbox, latency, queue, rebuild, relay
 from bench.ground import ground
 from bench.machine import machine
 from bench.report import Chapter, Scale, figure, markdown
@@ -22,6 +22,7 @@ CHAPTERS = {
     "inbox": inbox.run,
     "consumer": consumer.run,
     "latency": latency.run,
+    "queue": queue.run,
     "http": http.run,
     "rebuild": rebuild.run,
     "chain": chain.run,

@@ -2,10 +2,11 @@
 
     .local/venv/bin/python -m bench.federated_dice --seeds 3 --page docs/benchmarks-dice.md
 
-Trains twice over the local harness, which comes to the weights of a net bit for bit: the demo's two Trusts, and one
-site that holds the data of both. Plain nnU-Net then predicts the demo's held-out cases with each, and the mean Dice of
-each structure is taken, with the difference. The training must be long enough to converge: before that, one site has
-learned more than the mean of two.
+Trains over the local harness, which comes to the weights of a net bit for bit: the demo's two Trusts, and one site that
+holds the data of both; and the Trusts again with batches that processes of their own draw, and two threads, as where
+there is a GPU. Plain nnU-Net then predicts the demo's held-out cases with each, and the mean Dice of each structure is
+taken, with the differences. The training must be long enough to converge: before that, one site has learned more than
+the mean of two.
 """
 
 import json
@@ -28,6 +29,8 @@ from bench.federated import CONTENDERS, train
 NAME, DATASET_ID = "Dataset001_bench", 1
 MOST = 0.02
 POOLED = "ALL"
+BY_CHANCE = {"threads": 2, "augmentation_processes": 1}
+"""What makes a run come out otherwise each time: sums in any order, batches of processes with random seeds."""
 _PAGE = """\
 # Federated beside pooled training
 
@@ -36,11 +39,17 @@ both: {rounds} rounds of as many steps a site, 2d, seeds 1 to {seeds}. Plain nnU
 with each. Dice of a structure is the mean over these cases; below, the mean of all seeds, with the lowest and the
 highest. Wanted: not further apart than {wanted}.
 
-| structure | federated | pooled | apart |  |
-| --- | --- | --- | --- | --- |
-{rows}
+{federated}
 
 Both have converged by then. Long before it they are further apart: one site has learned more than the mean of two.
+
+## Where bits can't agree
+
+With one thread and batches made in the training process, two runs of a seed end with the same bits. With more threads,
+processes that draw batches, or a GPU, they can't. The same runs with two threads and a process for batches at each
+site, beside those above; wanted, again: not further apart than {wanted}.
+
+{by_chance}
 """
 
 
@@ -65,8 +74,8 @@ def write_trust(trust: str, parts: Path, training: Path, held_out: Path) -> None
         (training / "dataset.json").write_text(json.dumps(description))
 
 
-def job_of(rounds: int, seed: int) -> dict[str, Any]:
-    """The demo's job, for so many rounds."""
+def job_of(rounds: int, seed: int, changes: Mapping[str, int]) -> dict[str, Any]:
+    """The demo's job, for so many rounds, with these changes of its profile."""
     payload = {
         "mode": "training",
         "num_rounds": rounds,
@@ -74,7 +83,8 @@ def job_of(rounds: int, seed: int) -> dict[str, Any]:
         "model_configuration": "2d",
         "device": "cpu",
     }
-    return {"run_id": "bench", "dataset_name": NAME, "seed": seed, "payload": payload, "profile": SMALL_MACHINE}
+    profile = {**SMALL_MACHINE, **changes}
+    return {"run_id": "bench", "dataset_name": NAME, "seed": seed, "payload": payload, "profile": profile}
 
 
 def dice_of(data: Mapping[str, Path], job: dict[str, Any], held_out: Path, folder: Path) -> Mapping[str, float]:
@@ -89,15 +99,25 @@ def dice_of(data: Mapping[str, Path], job: dict[str, Any], held_out: Path, folde
 
 
 def markdown(found: Mapping[str, Sequence[Mapping[str, float]]], rounds: int) -> str:
-    """The page: a line a structure, with the mean of all seeds and the lowest and highest."""
-    federated, pooled = found["federated"], found["pooled"]
-    rows: list[str] = []
-    for structure in pooled[0]:
-        of = [each[structure] for each in federated], [each[structure] for each in pooled]
+    """The page."""
+    return _PAGE.format(
+        rounds=rounds,
+        seeds=len(found["pooled"]),
+        wanted=MOST,
+        federated=_beside(found, "federated", "pooled"),
+        by_chance=_beside(found, "by chance", "federated"),
+    )
+
+
+def _beside(found: Mapping[str, Sequence[Mapping[str, float]]], one: str, other: str) -> str:
+    """A line a structure, with the mean of all seeds and the lowest and highest."""
+    rows = [f"| structure | {one} | {other} | apart |  |", "| --- | --- | --- | --- | --- |"]
+    for structure in found[one][0]:
+        of = [each[structure] for each in found[one]], [each[structure] for each in found[other]]
         apart = mean(of[0]) - mean(of[1])
         met = "met" if abs(apart) <= MOST else "**missed**"
         rows.append(f"| {structure} | {_spread(of[0])} | {_spread(of[1])} | {apart:+.3f} | {met} |")
-    return _PAGE.format(rounds=rounds, seeds=len(pooled), wanted=MOST, rows="\n".join(rows))
+    return "\n".join(rows)
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -117,13 +137,18 @@ def main(
         for trust in layout.trusts:
             for site in (trust, POOLED):
                 write_trust(trust, layout.downloads, folder / site / "nnUNet_raw" / NAME, folder / "held-out")
-        sites = {"federated": {trust: folder / trust for trust in layout.trusts}, "pooled": {POOLED: folder / POOLED}}
-        found: dict[str, list[Mapping[str, float]]] = {name: [] for name in sites}
+        trusts = {trust: folder / trust for trust in layout.trusts}
+        runs = {
+            "pooled": ({POOLED: folder / POOLED}, {}),
+            "federated": (trusts, {}),
+            "by chance": (trusts, BY_CHANCE),
+        }
+        found: dict[str, list[Mapping[str, float]]] = {name: [] for name in runs}
         for seed in range(1, seeds + 1):
-            for name, data in sites.items():
-                place = folder / f"{name}-{seed}"
+            for name, (data, changes) in runs.items():
+                place = folder / f"{name}-{seed}".replace(" ", "-")
                 place.mkdir()
-                found[name].append(dice_of(data, job_of(rounds, seed), folder / "held-out", place))
+                found[name].append(dice_of(data, job_of(rounds, seed, changes), folder / "held-out", place))
                 typer.echo(f"seed {seed}, {name}: {json.dumps(found[name][-1])}")
     text = markdown(found, rounds)
     typer.echo(text)
