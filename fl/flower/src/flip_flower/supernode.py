@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,7 +50,21 @@ def run(kit: Path, site: str) -> None:
         *("--port", str(port)),
         *("--node-config", f'site="{site}"'),
     ]
-    flower_supernode()
+    _serve()
+
+
+def _serve() -> None:
+    """Be the SuperNode and end with it: where Flower gives up, a thread of its own would keep the process for ever.
+
+    It gives up on any TLS error, and so where a forwarder hangs up because the hub is down; whoever keeps the client
+    starts it again.
+    """
+    try:
+        flower_supernode()
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
 
 
 def _look_for_messages_often() -> None:

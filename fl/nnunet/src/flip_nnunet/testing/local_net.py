@@ -91,6 +91,10 @@ class LocalNet(ABC):
         kept.kill()
         self._keepers[part].wait(DEADLINE_S)
 
+    def wait_until_ended(self, part: str) -> None:
+        """Wait until a part ends by itself."""
+        self._keepers[part].wait(DEADLINE_S)
+
     def start_all(self) -> None:
         for part in ("server", *TRUSTS):
             self.start(part)
