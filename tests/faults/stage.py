@@ -30,7 +30,7 @@ def stack(folder: Path, frameworks: Collection[Framework]) -> Iterator[Stack]:
     own = layout_beside_tests("faults-stack", _PORTS_ABOVE_TESTS)
     layout = dataclasses.replace(own, trainers=own.state / "trainers", forwarded=frozenset({TRUST}))
     played = [net for net in layout.nets if net.framework in frameworks]
-    for framework in frameworks:
+    for framework in RUNTIMES:
         _copy_of_trainers(own, layout, framework)
     with ExitStack() as around:
         way = around.enter_context(ways(layout))

@@ -18,7 +18,9 @@ import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 from flip_nnunet.files import replace_file
+from flwr.supercore.retry import RetryInvoker
 from flwr.supernode.cli import flower_supernode
 
 from flip_flower.kit import AUTHORITY_CERTIFICATE, EXECUTOR_CREDENTIAL, KEY, Net
@@ -39,6 +41,7 @@ def run(kit: Path, site: str) -> None:
     executor = subprocess.Popen([*command, "--port", str(port)])  # noqa: S603 - this package's own
     threading.Thread(target=_end_with, args=(executor,), daemon=True).start()
     _look_for_messages_often()
+    _outlast_broken_handshakes()
     sys.argv = [
         "flower-supernode",
         *("--superlink", net.address),
@@ -54,11 +57,7 @@ def run(kit: Path, site: str) -> None:
 
 
 def _serve() -> None:
-    """Be the SuperNode and end with it: where Flower gives up, a thread of its own would keep the process for ever.
-
-    It gives up on any TLS error, and so where a forwarder hangs up because the hub is down; whoever keeps the client
-    starts it again.
-    """
+    """Be the SuperNode and end with it: where Flower gives up, a thread of its own would keep the process for ever."""
     try:
         flower_supernode()
     except Exception:
@@ -78,6 +77,25 @@ def _look_for_messages_often() -> None:
 
     loop = importlib.import_module("flwr.supernode.start_client_internal")
     loop.time = SimpleNamespace(sleep=sleep)  # type: ignore[attr-defined]
+
+
+def _outlast_broken_handshakes() -> None:
+    """Flower gives up for good on every error of TLS, and a forwarder whose hub is down makes one each time."""
+    connection = importlib.import_module("flwr.supernode.fleet_http_connection")
+    make = connection.make_simple_http_retry_invoker
+
+    def enduring() -> RetryInvoker:
+        invoker: RetryInvoker = make()
+        gives_up = invoker.should_giveup
+        invoker.should_giveup = lambda error: not _is_of_the_way(error) and bool(gives_up and gives_up(error))
+        return invoker
+
+    connection.make_simple_http_retry_invoker = enduring  # type: ignore[attr-defined]
+
+
+def _is_of_the_way(error: Exception) -> bool:
+    """Whether the way to the hub broke off, and not what the hub showed is at fault."""
+    return isinstance(error, httpx.TransportError) and "certificate" not in str(error).lower()
 
 
 def _end_with(executor: subprocess.Popen[bytes]) -> None:
