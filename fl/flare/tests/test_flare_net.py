@@ -13,8 +13,7 @@ pytestmark = pytest.mark.parts
 
 
 class TestFlareNet(NetSuite):
-    def give_up(self, net: LocalNet, job: str) -> None:
-        assert net.state(job) == "lost"
+    after_server_was_killed = "lost"
 
     @pytest.mark.requirement("NNU-2")
     @pytest.mark.requirement("NNU-4")

@@ -30,6 +30,8 @@ def names_of(net: LocalNet) -> set[str]:
 
 
 class TestFlowerNet(NetSuite):
+    after_server_was_killed = "failed"
+
     @pytest.mark.requirement("RUN-11")
     def test_no_process_of_a_net_reports_home_or_may_install_what_a_job_names(self, net: LocalNet):
         """By itself Flower does both."""
@@ -37,9 +39,6 @@ class TestFlowerNet(NetSuite):
         for process in processes_of_net(net):
             assert process.environ()["FLWR_TELEMETRY_ENABLED"] == "0", process.cmdline()
             assert "--allow-runtime-dependency-installation" not in process.cmdline()
-
-    def give_up(self, net: LocalNet, job: str) -> None:
-        net.ask(op="abort", job=job)
 
     @pytest.mark.requirement("RUN-3")
     def test_a_killed_trainer_interrupts_its_attempt_and_the_reason_names_its_site(self, net: LocalNet):

@@ -12,7 +12,14 @@ import socket
 from pathlib import Path
 
 import uvicorn
-from flwr.common.constant import ISOLATION_MODE_SUBPROCESS, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, TRANSPORT_TYPE_GRPC_RERE
+from flwr.common.constant import (
+    ISOLATION_MODE_SUBPROCESS,
+    NOOP_ACCOUNT_NAME,
+    NOOP_FLWR_AID,
+    TRANSPORT_TYPE_GRPC_RERE,
+    Status,
+    SubStatus,
+)
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.constant import NodeStatus
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
@@ -55,6 +62,7 @@ def serve(kit: Path) -> None:
     state = app.state.linkstate_factory.state()
     register_trusts(kit, state)
     forget_connections(state)
+    end_runs(state)
     app.add_middleware(FleetOnly, port=net.port)
     server = uvicorn.Server(
         uvicorn.Config(app, ssl_keyfile=config.ssl_keyfile, ssl_certfile=config.ssl_certfile, access_log=False)
@@ -76,6 +84,14 @@ def forget_connections(state: LinkState) -> None:
     """Count a node as connected only once it has spoken to this process: the database remembers those of the last."""
     for node in state.get_node_info(statuses=[NodeStatus.ONLINE]):
         state.deactivate_node(node.node_id)
+
+
+def end_runs(state: LinkState) -> None:
+    """End what the last process left running: its ServerApps ended with it, as Flower notices after a minute."""
+    for run in state.get_run_info(statuses=[Status.STARTING, Status.RUNNING]):
+        if run.primary_task_id is not None:
+            state.finish_task(run.primary_task_id, SubStatus.FAILED, "The SuperLink was started anew.")
+        state.cleanup_run(run.run_id)
 
 
 def _config(kit: Path, net: Net) -> SuperLinkLifespanConfig:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -102,15 +101,14 @@ def wait_until_nothing_is_left(net: LocalNet) -> None:
     wait_until(lambda: not net.of_runs(), "the end of every process of the run", GONE_AFTER_ABORT_S)
 
 
-class NetSuite(ABC):
+class NetSuite:
     """The tests go in order and share one net, as a long-lived net takes one run after the other.
 
     A framework's test class inherits them; its tests have the fixture `net`, and add what is the framework's own.
     """
 
-    @abstractmethod
-    def give_up(self, net: LocalNet, job: str) -> None:
-        """What it takes to be done with a job whose server was killed and has been started again."""
+    after_server_was_killed: ClassVar[str]
+    """The state of a job whose server was killed and has been started again."""
 
     @pytest.fixture(scope="class")
     def reference(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
@@ -215,7 +213,7 @@ class NetSuite(ABC):
         assert len(net.events("resumed", "round-complete")) == 1, "the server was killed before round 1 ended"
         net.start("server")
         net.wait_for_sites()
-        self.give_up(net, job)
+        assert net.state(job) == self.after_server_was_killed
         again = net.submit(job_of("resumed", first_round=1), attempt=2)
         assert net.wait_for_end(again) == "completed"
         assert_finished_as(net, "resumed", reference)
