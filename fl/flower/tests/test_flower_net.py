@@ -8,13 +8,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from flip_flower.kit import KEY, SERVER_CERTIFICATE, Net
 from flip_flower.provision import Plan, provision
 from flip_nnunet.testing.local_net import TRUSTS, LocalNet, wait_until
-from flip_nnunet.testing.net_suite import NetSuite, ending, job_of, prepare, wait_until_nothing_is_left
+from flip_nnunet.testing.net_suite import (
+    NetSuite,
+    assert_finished_as,
+    ending,
+    job_of,
+    prepare,
+    wait_until_nothing_is_left,
+)
 
 pytestmark = pytest.mark.parts
 
@@ -50,6 +58,21 @@ class TestFlowerNet(NetSuite):
         last = ending(net, "killed")
         assert (last["kind"], last["reason"], list(last["sites"])) == ("interrupted", "sites-silent", ["KCH"])
         wait_until_nothing_is_left(net)
+
+    @pytest.mark.requirement("RUN-3")
+    def test_a_node_that_was_killed_and_started_again_takes_part_in_the_next_attempt_at_once(
+        self, net: LocalNet, reference: dict[str, Any]
+    ):
+        """By itself Flower turns it away for a minute."""
+        prepare(net, "left")
+        job = net.submit(job_of("left"))
+        wait_until(lambda: net.events("left", "round-complete"), "the end of round 0")
+        net.kill("KCH")
+        net.start("KCH")
+        net.ask(op="abort", job=job)
+        again = net.submit(job_of("left", first_round=1), attempt=2)
+        assert net.wait_for_end(again) == "completed"
+        assert_finished_as(net, "left", reference)
 
     @pytest.mark.requirement("RUN-3")
     def test_a_node_outlasts_a_forwarder_that_hangs_up_and_then_passes_on_again(

@@ -63,6 +63,7 @@ def serve(kit: Path) -> None:
     register_trusts(kit, state)
     forget_connections(state)
     end_runs(state)
+    let_nodes_begin_anew(state)
     app.add_middleware(FleetOnly, port=net.port)
     server = uvicorn.Server(
         uvicorn.Config(app, ssl_keyfile=config.ssl_keyfile, ssl_certfile=config.ssl_certfile, access_log=False)
@@ -92,6 +93,21 @@ def end_runs(state: LinkState) -> None:
         if run.primary_task_id is not None:
             state.finish_task(run.primary_task_id, SubStatus.FAILED, "The SuperLink was started anew.")
         state.cleanup_run(run.run_id)
+
+
+def let_nodes_begin_anew(state: LinkState) -> None:
+    """Take a Trust's node at once when it begins anew.
+
+    Flower refuses it as long as the one before counts as connected: for a minute after that was killed. There is one
+    node a Trust, whose keeper sees to it that nothing of the one before is left.
+    """
+    activate = state.activate_node
+
+    def activate_anew(node_id: int, heartbeat_interval: float) -> bool:
+        state.deactivate_node(node_id)
+        return activate(node_id, heartbeat_interval)
+
+    state.activate_node = activate_anew  # type: ignore[method-assign]
 
 
 def _config(kit: Path, net: Net) -> SuperLinkLifespanConfig:

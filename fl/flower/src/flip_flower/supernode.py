@@ -20,8 +20,10 @@ from types import SimpleNamespace
 
 import httpx
 from flip_nnunet.files import replace_file
+from flwr.common.constant import SubStatus
 from flwr.supercore.retry import RetryInvoker
 from flwr.supernode.cli import flower_supernode
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from flip_flower.kit import AUTHORITY_CERTIFICATE, EXECUTOR_CREDENTIAL, KEY, Net
 from flip_flower.pause import Pause
@@ -42,6 +44,7 @@ def run(kit: Path, site: str) -> None:
     threading.Thread(target=_end_with, args=(executor,), daemon=True).start()
     _look_for_messages_often()
     _outlast_broken_handshakes()
+    _answer_for_failed_tasks()
     sys.argv = [
         "flower-supernode",
         *("--superlink", net.address),
@@ -96,6 +99,23 @@ def _outlast_broken_handshakes() -> None:
 def _is_of_the_way(error: Exception) -> bool:
     """Whether the way to the hub broke off, and not what the hub showed is at fault."""
     return isinstance(error, httpx.TransportError) and "certificate" not in str(error).lower()
+
+
+def _answer_for_failed_tasks() -> None:
+    """Answer with an error for a task that failed without a reply, as Flower does for one that is heard of no more.
+
+    It waits for each task's reply, for ever, and takes no message meanwhile. `flip_flower.executor` has none where the
+    run was over before its message had come in whole.
+    """
+    finish = InMemoryNodeState.finish_task
+
+    def finish_task(state: InMemoryNodeState, task_id: int, sub_status: str, details: str) -> bool:
+        finished = finish(state, task_id, sub_status, details)
+        if finished and sub_status == SubStatus.FAILED:
+            state._on_task_tokens_expired(list(state.get_tasks(task_ids=[task_id])))
+        return finished
+
+    InMemoryNodeState.finish_task = finish_task  # type: ignore[method-assign]
 
 
 def _end_with(executor: subprocess.Popen[bytes]) -> None:
