@@ -17,10 +17,11 @@ import threading
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 from flip_nnunet.files import replace_file
-from flwr.common.constant import SubStatus
+from flwr.common.constant import Status
 from flwr.supercore.retry import RetryInvoker
 from flwr.supernode.cli import flower_supernode
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
@@ -31,6 +32,8 @@ from flip_flower.pause import Pause
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 _NO_MESSAGE_S = 3.0
 """What Flower's SuperNode asks to sleep when there is no message; shorter sleeps are within its work on one."""
+_AT_WORK_S = 0.5
+_UNFINISHED = (Status.PENDING, Status.STARTING, Status.RUNNING)
 _LOOPBACK = "127.0.0.1"
 
 
@@ -102,20 +105,22 @@ def _is_of_the_way(error: Exception) -> bool:
 
 
 def _answer_for_failed_tasks() -> None:
-    """Answer with an error for a task that failed without a reply, as Flower does for one that is heard of no more.
+    """Answer with an error for a task that ended without a reply, as Flower does for one that is heard of no more.
 
     It waits for each task's reply, for ever, and takes no message meanwhile. `flip_flower.executor` has none where the
-    run was over before its message had come in whole.
+    run was over before it had the whole message.
     """
-    finish = InMemoryNodeState.finish_task
+    loop = importlib.import_module("flwr.supernode.start_client_internal")
+    push = loop._push_messages
 
-    def finish_task(state: InMemoryNodeState, task_id: int, sub_status: str, details: str) -> bool:
-        finished = finish(state, task_id, sub_status, details)
-        if finished and sub_status == SubStatus.FAILED:
-            state._on_task_tokens_expired(list(state.get_tasks(task_ids=[task_id])))
-        return finished
+    def push_messages(state: InMemoryNodeState, **others: Any) -> None:
+        while state.get_tasks(statuses=_UNFINISHED):
+            loop.time.sleep(_AT_WORK_S)
+        state._on_task_tokens_expired(list(state.get_tasks(statuses=[Status.FINISHED])))
+        if any(each.message.metadata.reply_to_message_id for each in state.msg_store.values()):
+            push(state=state, **others)
 
-    InMemoryNodeState.finish_task = finish_task  # type: ignore[method-assign]
+    loop._push_messages = push_messages  # type: ignore[attr-defined]
 
 
 def _end_with(executor: subprocess.Popen[bytes]) -> None:
