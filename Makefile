@@ -111,7 +111,7 @@ chaos: venv ## many seeded runs with faults, on real parts: make chaos RUNS=1000
 	$(BIN)/python -m tests.chaos --runs $(RUNS)
 
 .PHONY: faults
-faults: venv trainer-flare trainer-flower ## faults of nets at every stage of a run, to docs/faults.md; goes on after .local/faults.jsonl
+faults: venv trainer-flare trainer-flower ## faults of nets at every stage of a run, to docs/faults.md; goes on after docs/faults.jsonl
 	$(LOCAL_STACK) install
 	$(BIN)/python -m tests.faults --page docs/faults.md
 

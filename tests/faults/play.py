@@ -41,10 +41,11 @@ class Stuck(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Stack:
-    """A stack with a project that is ready to be trained, and who looks at it."""
+class PlayedNet:
+    """A net of a stack with a project that is ready to be trained, and who looks at it."""
 
     layout: Layout
+    net: Net
     story: Story
     researcher: Hub
     admin: Hub
@@ -55,40 +56,44 @@ class Stack:
 
         A run may go on without the Trust where the Trust's answers are the fault.
         """
-        net = next(net for net in self.layout.nets if net.framework == case.framework)
         if case.stage == "preprocessing":
-            self._forget_what_is_preprocessed(net)
+            self._forget_what_is_preprocessed()
         fewest = 1 if case.fault in ANSWERS else None
         run_id = self.story.initiate(self.researcher, case.framework, ROUNDS, minimum_trusts=fewest)
-        self._wait_for(lambda: self._has_come(case.stage, net, run_id), str(case))
-        victims = Victims(self.layout, net, TRUST)
-        with self._fault(case, net, victims, run_id):
+        self._wait_for(lambda: self._has_come(case.stage, run_id), str(case))
+        victims = Victims(self.layout, self.net, TRUST)
+        with self._fault(case, victims, run_id):
             began = time.monotonic()
             run = self._wait_for(lambda: self._ended(run_id), f"{case}: the run's end")
             done_s = time.monotonic() - began
-        self._wait_for(lambda: self._is_free(net), f"{case}: a free net")
+        self._wait_for(self._is_free, f"{case}: a free net")
         free_s = time.monotonic() - began
         self._wait_for(lambda: not victims.of_run(run_id), f"{case}: the end of the run's processes")
         why = " ".join(told for told in (run.get("reason"), run.get("detail")) if told)
         return Outcome(case, run["state"], why, run["attempt"], done_s, free_s, _left_out(run))
 
+    def close(self) -> None:
+        """End the sessions of who looks at it."""
+        for hub in (self.researcher, self.admin):
+            hub.session.close()
+
     @contextmanager
-    def _fault(self, case: Case, net: Net, victims: Victims, run_id: str) -> Iterator[None]:
+    def _fault(self, case: Case, victims: Victims, run_id: str) -> Iterator[None]:
         """The fault, until the run has ended; a cut network comes back by itself."""
         match case.fault:
             case "network":
-                cut = self.ways.cut(net.name, _CUT_S)
+                cut = self.ways.cut(self.net.name, _CUT_S)
                 yield
                 cut.result()
             case "disk":
-                disk = self.layout.folder(TRUST, "work", net.name)
+                disk = self.layout.folder(TRUST, "work", self.net.name)
                 fill(disk)
                 try:
                     yield
                 finally:
                     clear(disk)
             case "nan" | "other-plan" | "other-shape" | "stale-round" | "nothing" as answer:
-                said = file_of(self.layout.trainer_python(net.framework).parents[1])
+                said = file_of(self.layout.trainer_python(self.net.framework).parents[1])
                 said.write_text(json.dumps({TRUST: answer}))
                 try:
                     yield
@@ -98,10 +103,10 @@ class Stack:
                 self._wait_for(lambda: _kills(victims, part, run_id), f"{case}: somebody to kill")
                 yield
 
-    def _has_come(self, stage: Stage, net: Net, run_id: str) -> bool:
+    def _has_come(self, stage: Stage, run_id: str) -> bool:
         if stage == "preparing":
-            return (self._work(TRUST, net) / run_id).exists()
-        at_hub = RunFolder(self._work(HUB, net) / run_id)
+            return (self._work(TRUST) / run_id).exists()
+        at_hub = RunFolder(self._work(HUB) / run_id)
         if stage == "aggregation":
             weights = at_hub.round(1)
             return any(weights.parent.glob(f"{weights.stem}.*"))
@@ -110,21 +115,21 @@ class Stack:
             return any(line["kind"] == "round-complete" and line["round"] == ROUNDS - 1 for line in lines)
         return _TOLD[stage] in {line["kind"] for line in lines}
 
-    def _work(self, owner: str, net: Net) -> Path:
-        return self.layout.folder(owner, "work", net.name) / "runs"
+    def _work(self, owner: str) -> Path:
+        return self.layout.folder(owner, "work", self.net.name) / "runs"
 
-    def _forget_what_is_preprocessed(self, net: Net) -> None:
+    def _forget_what_is_preprocessed(self) -> None:
         for trust in self.layout.trusts:
-            for project in (self._work(trust, net) / ".site").glob("*"):
+            for project in (self._work(trust) / ".site").glob("*"):
                 shutil.rmtree(project / "preprocessed", ignore_errors=True)
 
     def _ended(self, run_id: str) -> dict[str, Any] | None:
         run = self.story.until(lambda: self.researcher.run(run_id), "the run's state")
         return run if run["state"] in _ENDED else None
 
-    def _is_free(self, net: Net) -> bool:
+    def _is_free(self) -> bool:
         nets = self.story.until(self.admin.nets, "the nets")
-        return any(each["net"] == net.name and each["state"] == "free" for each in nets)
+        return any(each["net"] == self.net.name and each["state"] == "free" for each in nets)
 
     def _wait_for(self, look: Callable[[], Any], what: str) -> Any:
         deadline = time.monotonic() + _PATIENCE_S

@@ -3,7 +3,7 @@
 import dataclasses
 import shutil
 import subprocess
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -18,15 +18,15 @@ from flip_local.testing import layout_beside_tests
 from . import misbehaving
 from .disk import small_disk
 from .network import ways
-from .play import TRUST, Stack
+from .play import TRUST, PlayedNet
 
 _PORTS_ABOVE_TESTS = 500
 _HOOK = "misbehaving"
 
 
 @contextmanager
-def stack(folder: Path, frameworks: Collection[Framework]) -> Iterator[Stack]:
-    """The stack while the block lasts, with the nets of these frameworks."""
+def nets(folder: Path, frameworks: Collection[Framework]) -> Iterator[Sequence[PlayedNet]]:
+    """The nets of these frameworks while the block lasts, on one stack; each is looked at in sessions of its own."""
     own = layout_beside_tests("faults-stack", _PORTS_ABOVE_TESTS)
     layout = dataclasses.replace(own, trainers=own.state / "trainers", forwarded=frozenset({TRUST}))
     played = [net for net in layout.nets if net.framework in frameworks]
@@ -40,10 +40,10 @@ def stack(folder: Path, frameworks: Collection[Framework]) -> Iterator[Stack]:
         control.up(layout, [*usual(layout), *(name for net in played for name in of_net(layout, net))])
         story = Story(layout, folder)
         story.prepare()
-        researcher, admin = story.researcher(), story.admin()
-        yield Stack(layout, story, researcher, admin, way)
-        for hub in (researcher, admin):
-            hub.session.close()
+        on_stage = [PlayedNet(layout, net, story, story.researcher(), story.admin(), way) for net in played]
+        for each in on_stage:
+            around.callback(each.close)
+        yield on_stage
 
 
 def _copy_of_trainers(of: Layout, layout: Layout, framework: Framework) -> None:
