@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from threading import Event
 
 from .cases import FAULTS, FRAMEWORKS, STAGES, Case, Outcome, cases, played_before, table
 from .play import PlayedNet, Stuck
@@ -60,13 +61,20 @@ def _play(wanted: Sequence[Case], keep_in: Path) -> Iterator[Outcome]:
         nets(Path(folder), {case.framework for case in wanted}) as played,
         ThreadPoolExecutor(len(played)) as players,
     ):
-        for each in as_completed([players.submit(_play_on, net, wanted, keep_in) for net in played]):
-            yield from each.result()
+        over = Event()
+        try:
+            for each in as_completed([players.submit(_play_on, net, wanted, keep_in, over) for net in played]):
+                yield from each.result()
+        finally:
+            over.set()
 
 
-def _play_on(net: PlayedNet, wanted: Sequence[Case], keep_in: Path) -> Sequence[Outcome]:
+def _play_on(net: PlayedNet, wanted: Sequence[Case], keep_in: Path, over: Event) -> Sequence[Outcome]:
+    """Play the cases of the net's framework, until all are played or it is over."""
     outcomes: list[Outcome] = []
     for case in (case for case in wanted if case.framework == net.net.framework):
+        if over.is_set():
+            break
         outcomes.append(_shown(_outcome(net, case)))
         with keep_in.open("a") as kept:
             kept.write(outcomes[-1].line())

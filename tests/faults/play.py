@@ -24,7 +24,8 @@ ROUNDS = 3
 TRUST = "KCH"
 _CUT_S = 60.0
 _PATIENCE_S = 900.0
-_LOOK_S = 0.02
+_LOOK_S, _ASK_S = 0.02, 0.5
+"""How often files and processes are looked at for the moment of the fault, and the hub is asked for what came of it."""
 _ENDED = frozenset({"finished", "failed", "stopped"})
 _TOLD: dict[Stage, str] = {
     "fingerprint": "fingerprint",
@@ -64,9 +65,9 @@ class PlayedNet:
         victims = Victims(self.layout, self.net, TRUST)
         with self._fault(case, victims, run_id):
             began = time.monotonic()
-            run = self._wait_for(lambda: self._ended(run_id), f"{case}: the run's end")
+            run = self._wait_for(lambda: self._ended(run_id), f"{case}: the run's end", _ASK_S)
             done_s = time.monotonic() - began
-        self._wait_for(self._is_free, f"{case}: a free net")
+        self._wait_for(self._is_free, f"{case}: a free net", _ASK_S)
         free_s = time.monotonic() - began
         self._wait_for(lambda: not victims.of_run(run_id), f"{case}: the end of the run's processes")
         why = " ".join(told for told in (run.get("reason"), run.get("detail")) if told)
@@ -131,12 +132,12 @@ class PlayedNet:
         nets = self.story.until(self.admin.nets, "the nets")
         return any(each["net"] == self.net.name and each["state"] == "free" for each in nets)
 
-    def _wait_for(self, look: Callable[[], Any], what: str) -> Any:
+    def _wait_for(self, look: Callable[[], Any], what: str, pause_s: float = _LOOK_S) -> Any:
         deadline = time.monotonic() + _PATIENCE_S
         while not (found := look()):
             if time.monotonic() > deadline:
                 raise Stuck(what)
-            time.sleep(_LOOK_S)
+            time.sleep(pause_s)
         return found
 
 
