@@ -16,6 +16,7 @@ FLOWER_PACKAGES := $(APP_PACKAGES) fl/flower
 OWN_OF_TRAINERS := $(addprefix --no-emit-package ,flip flip-apps flip-contracts flip-nnunet)
 COMPILE := uv pip compile --python-version 3.11 --generate-hashes --no-header --no-annotate -q
 export UV_LINK_MODE ?= hardlink
+export UV_COMPILE_BYTECODE ?= 1
 
 .PHONY: help
 help: ## list the commands

@@ -394,6 +394,8 @@ def test_a_run_may_ask_for_some_of_the_trusts_and_for_gpus(tmp_path: Path):
         "2",
         "--aggregation-weights",
         '{"KCH": 0.5}',
+        "--continues",
+        "r",
         "--resources",
     )
     with hub_that_says(LOGGED_IN, Answer(status=202, body={})) as script:
@@ -405,4 +407,5 @@ def test_a_run_may_ask_for_some_of_the_trusts_and_for_gpus(tmp_path: Path):
         "minimum_trusts": 2,
         "resources": {"gpus": 2},
         "aggregation_weights": {"KCH": 0.5},
+        "continues": "r",
     }

@@ -133,6 +133,10 @@ def train(
         View | None,
         typer.Option(parser=json.loads, metavar="JSON", help='What each Trust\'s cases count for: {"KCH": 0.5}.'),
     ] = None,
+    continues: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Go on from this earlier run, with the payload's starting_fed_round."),
+    ] = None,
 ) -> None:
     """Initiate training: of nnU-Net with the payload in a JSON file, of an app of your own without one."""
     if payload is not None and local_rounds is not None:
@@ -146,6 +150,7 @@ def train(
             minimum_trusts=minimum_trusts,
             resources=resources,
             aggregation_weights=aggregation_weights,
+            continues=continues,
         )
         show_view(queued)
 

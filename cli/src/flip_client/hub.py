@@ -130,15 +130,18 @@ class Hub:
         minimum_trusts: int | None = None,
         resources: View | None = None,
         aggregation_weights: Mapping[str, float] | None = None,
+        continues: Id | None = None,
     ) -> View:
         """Queue a run of the model: on at least so many Trusts (None: all), each with `resources`.
 
-        `aggregation_weights` are factors by Trust on the number of its cases when models are averaged.
+        `aggregation_weights` are factors by Trust on the number of its cases when models are averaged. `continues` is
+        the earlier run that it goes on from, behind the round before `starting_fed_round` of the payload.
         """
         asked = {
             "minimum_trusts": minimum_trusts,
             "resources": resources,
             "aggregation_weights": dict(aggregation_weights or {}),
+            "continues": None if continues is None else str(continues),
         }
         return self.session.post("/api/scheduler/runs", {"model_id": str(model_id), "payload": payload, **asked})
 

@@ -44,6 +44,12 @@ export interface ConfigurationProblem {
   readonly detail: string;
 }
 
+/** An earlier run that another one goes on from, and the weights of it with which that one begins. */
+export interface Continued {
+  readonly run_id: string;
+  readonly checkpoint: Checkpoint;
+}
+
 /**
  * A place where the Trusts' records of schema, plan or model differ, and each Trust's value there, as JSON.
  *
@@ -676,6 +682,7 @@ export interface RunAssignedV1 {
   readonly earlier?: EarlierResults | null;
   readonly files?: Readonly<Record<string, string>>;
   readonly query_digest?: string | null;
+  readonly continues?: Continued | null;
 }
 
 /** Count the persons that fit, by your own rules, before the deadline. */
@@ -733,7 +740,8 @@ export interface RunPrioritisedV1 {
  *
  * At least `minimum_trusts` of `trusts` have to take part; None means all. `virtual_time` is that of the queue when
  * the run came: see `flip_scheduler.fairness`. `earlier` is what a prediction takes its model from, if not from a
- * path at each Trust. A researcher's app runs with these very `files`, on the cohort of the query of `query_digest`.
+ * path at each Trust, and `continues` what a training goes on from that doesn't begin anew. A researcher's app runs
+ * with these very `files`, on the cohort of the query of `query_digest`.
  */
 export interface RunQueuedV1 {
   readonly run_id: string;
@@ -750,6 +758,7 @@ export interface RunQueuedV1 {
   readonly earlier?: EarlierResults | null;
   readonly files?: Readonly<Record<string, string>>;
   readonly query_digest?: string | null;
+  readonly continues?: Continued | null;
 }
 
 /** The attempt ended without a result; the run waits for a net again and goes on from its last completed round. */

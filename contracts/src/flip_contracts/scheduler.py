@@ -141,12 +141,22 @@ class Checkpoint(BaseModel):
     best: BestRound | None = None
 
 
+class Continued(BaseModel):
+    """An earlier run that another one goes on from, and the weights of it with which that one begins."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: RunId
+    checkpoint: Checkpoint
+
+
 class RunQueued(Event, topic=RUN, version=1):
     """A researcher initiated training; the run waits for a net.
 
     At least `minimum_trusts` of `trusts` have to take part; None means all. `virtual_time` is that of the queue when
     the run came: see `flip_scheduler.fairness`. `earlier` is what a prediction takes its model from, if not from a
-    path at each Trust. A researcher's app runs with these very `files`, on the cohort of the query of `query_digest`.
+    path at each Trust, and `continues` what a training goes on from that doesn't begin anew. A researcher's app runs
+    with these very `files`, on the cohort of the query of `query_digest`.
     """
 
     run_id: RunId
@@ -163,6 +173,7 @@ class RunQueued(Event, topic=RUN, version=1):
     earlier: EarlierResults | None = None
     files: AppFiles = Field(default_factory=dict[FileName, Sha256])
     query_digest: Sha256 | None = None
+    continues: Continued | None = None
 
 
 class RunPrioritised(Event, topic=RUN, version=1):
@@ -200,6 +211,12 @@ class RunAssigned(Event, topic=RUN, version=1):
     earlier: EarlierResults | None = None
     files: AppFiles = Field(default_factory=dict[FileName, Sha256])
     query_digest: Sha256 | None = None
+    continues: Continued | None = None
+
+    @property
+    def has_own_round(self) -> bool:
+        """Whether a round of this very run is complete, so that its plan is made; one of what it continues isn't."""
+        return self.checkpoint is not None and (self.continues is None or self.checkpoint != self.continues.checkpoint)
 
 
 class RunRequeued(Event, topic=RUN, version=1):

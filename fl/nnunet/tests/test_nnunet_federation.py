@@ -20,7 +20,7 @@ import pytest
 import torch
 from flip_nnunet.aggregation import TooFewContributions
 from flip_nnunet.dataset import RawDataset
-from flip_nnunet.federation import JobUnfit, Outcome, PlansDiffer, SchemasDiffer, federate
+from flip_nnunet.federation import JobUnfit, Outcome, PlansDiffer, SchemasDiffer, WeightsUnfit, federate
 from flip_nnunet.job import Job
 from flip_nnunet.local import LocalSites
 from flip_nnunet.message import NO_ANSWER, Json, Message, SiteFailure, SitesFailed, canonical_json
@@ -273,6 +273,20 @@ def test_a_site_that_has_lost_its_state_goes_on_and_says_so(trained: Ran, data: 
     (only,) = [event for event in events if event["kind"] == "round-complete"]
     assert {told["state"] for told in only["sites"].values()} == {"lost"}
     assert outcome.weights_digest != trained.outcome.weights_digest
+
+
+@pytest.mark.requirement("NNU-9")
+def test_weights_of_another_network_are_refused_before_any_site_trains(
+    trained: Ran, data: dict[str, Path], tmp_path: Path
+):
+    store = FolderStore(tmp_path / "hub")
+    weights = FolderStore(trained.work / "hub").load_round(0)
+    name = min(weights)
+    store.save_round(0, {**weights, name: weights[name][:-1]})
+    asked, events = job(start=1), list[Json]()
+    with pytest.raises(WeightsUnfit, match=f"wrong-shape: {name}"):
+        federate(WorkersHere(data, tmp_path, asked), asked, store, events.append)
+    assert "training-started" not in {event["kind"] for event in events}
 
 
 @pytest.mark.requirement("NNU-9")

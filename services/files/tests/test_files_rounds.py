@@ -13,7 +13,16 @@ from flip_chassis.ids import uuid7
 from flip_chassis.testing import eventually, refused, said, speaking
 from flip_contracts.base import Message, ModelId, ProjectId, RunId, UserId
 from flip_contracts.files import AttemptRounds, RoundDownloaded, RoundsDeleted
-from flip_contracts.scheduler import BestRound, Checkpoint, RunAssigned, RunFailed, RunFinished, RunStopped
+from flip_contracts.scheduler import (
+    BestRound,
+    Checkpoint,
+    Continued,
+    RunAssigned,
+    RunFailed,
+    RunFinished,
+    RunQueued,
+    RunStopped,
+)
 from flip_contracts.trainer_node import RoundComplete
 from flip_files import domain
 from flip_files.domain import Round, Rounds
@@ -53,6 +62,17 @@ def test_the_last_and_the_best_round_stay_and_all_else_is_given_up_once():
     after = [Round(PROJECT, 1, number, f"{number}.1", DIGEST, deleted=True) for number in (0, 2, 3)]
     left = [*after, *stored(1), *stored(3, attempt=2, best="1.1")]
     assert domain.thin(Rounds(left, {1: 0, 2: 3}), RUN) is None
+
+
+@pytest.mark.requirement("RUN-9")
+def test_a_round_that_another_run_went_on_from_stays_beside_the_last_and_the_best():
+    needed = Round(PROJECT, 1, 1, "1.1", DIGEST, needed=True)
+    put_aside = Round(PROJECT, 1, 3, "3.1", DIGEST, needed=True)
+    rounds = Rounds([*stored(0), needed, *stored(2), put_aside, *stored(3, attempt=2)], {1: 0, 2: 3})
+    gone = domain.thin(rounds, RUN)
+    assert gone is not None
+    assert gone.deleted == [AttemptRounds(attempt=1, rounds=[0, 2, 3])], "what was put aside nobody goes on from"
+    assert gone.kept == [1, 3]
 
 
 def test_where_rounds_are_not_scored_only_the_last_stays():
@@ -251,6 +271,32 @@ async def test_rounds_of_a_run_that_ended_long_ago_are_thinned_once_and_again_wh
 
         await eventually(thinned_again)
         assert len(other.in_store()) == 2, "a run under way keeps all of its rounds"
+
+
+@pytest.mark.parts
+@pytest.mark.requirement("RUN-9")
+async def test_weights_that_another_run_began_with_or_had_as_its_best_are_not_thinned(
+    postgres: Database, kafka: Kafka, s3: S3, clamd: Clamd
+):
+    async with files_of(postgres, kafka, s3, clamd, rounds_kept_for=timedelta()) as files:
+        run, other = Run(files), Run(files)
+        await run.completes(0, 1, 2, 3)
+        best = BestRound(round=0, object=run.object(0, 1), digest=DIGEST, score=0.8)
+        begins = Checkpoint(round=2, object=run.object(2, 1), digest=DIGEST, best=best)
+        await run.scheduler_says(
+            RunQueued(
+                run_id=other.run_id,
+                project_id=files.project_id,
+                model_id=ModelId(uuid7()),
+                framework="nvflare",
+                job="nnunet",
+                trusts=frozenset({"KCH"}),
+                payload={},
+                continues=Continued(run_id=run.run_id, checkpoint=begins),
+            ),
+            run.stopped(),
+        )
+        await run.shown(round=[0, 1, 2, 3], deleted=[False, True, False, False])
 
 
 @pytest.mark.parts

@@ -290,6 +290,77 @@ async def test_training_before_its_time_is_refused_with_all_that_is_missing_and_
     assert runs.json() == []
 
 
+@pytest.mark.requirement("RUN-9")
+@pytest.mark.requirement("NNU-9")
+async def test_a_stopped_run_is_gone_on_from_by_another_with_any_round_whose_weights_are_kept(world: World) -> None:
+    model, headers = await world.ready_model()
+    first = await world.initiate(model, headers)
+    await world.free(1)
+    run = await world.assigned(first)
+    for number in (0, 1):
+        await world.node.say(round_done(run, number))
+    await world.run_is(first, headers, rounds_done=2)
+
+    async def asked(**changes: Any) -> httpx.Response:
+        body = {"model_id": str(model.model_id), "payload": PAYLOAD | changes, "continues": first["run_id"]}
+        return await world.http.post("/api/scheduler/runs", headers=headers, json=body)
+
+    async def why_not(**changes: Any) -> tuple[str, str]:
+        [missing] = (await asked(**changes)).json()["missing"]
+        return missing["field"], missing["detail"]
+
+    assert await why_not(starting_fed_round=1) == ("continues", "It has not ended yet: stop it first.")
+    await world.http.post(f"/api/scheduler/runs/{first['run_id']}/stop", headers=headers)
+    await world.node.say(AttemptEnded(**of(run), fencing=run.fencing, outcome="stopped", reason="stopped"))
+    await world.run_is(first, headers, state="stopped")
+    ids = {"run_id": run.run_id, "project_id": run.project_id}
+    await world.files.say(RoundsDeleted(**ids, deleted=[AttemptRounds(attempt=1, rounds=[0])], kept=[1]))
+
+    async def heard_of_it() -> bool:
+        seen = (await world.http.get(f"/api/scheduler/runs/{first['run_id']}", headers=headers)).json()
+        return seen["timeline"][-1]["kind"] == "rounds-deleted"
+
+    await eventually(heard_of_it)
+    refused = ("payload.starting_fed_round", "The weights that are kept let it be 2.")
+    assert await why_not(starting_fed_round=1, num_rounds=4) == refused
+    again = (await asked(starting_fed_round=2, num_rounds=4)).json()
+    assert (again["state"], again["continues"], again["rounds_done"]) == ("queued", first["run_id"], 2)
+    [queued] = again["timeline"]
+    assert queued["facts"] == {"continues": first["run_id"], "first_round": 2}
+    await world.free(1, run.fencing)
+    second = await world.assigned(again)
+    assert second.continues is not None
+    assert second.checkpoint == second.continues.checkpoint == round_done(run, 1).checkpoint
+
+
+@pytest.mark.requirement("RUN-4")
+@pytest.mark.requirement("RUN-9")
+async def test_a_run_that_continues_another_asks_all_trusts_again_until_a_round_of_its_own_is_complete(
+    world: World,
+) -> None:
+    model, headers = await world.ready_model()
+    first = await world.initiate(model, headers)
+    await world.free(1)
+    run = await world.assigned(first)
+    await world.node.say(round_done(run, 0))
+    await world.finish(1, run)
+    await world.run_is(first, headers, state="finished")
+    payload = PAYLOAD | {"starting_fed_round": 1}
+    again = await world.initiate(model, headers, payload=payload, continues=first["run_id"], minimum_trusts=1)
+    attempt = await world.assigned(again)
+    await world.node.say(TrustLeftOut(**of(attempt), trust=world.trusts[1], reason="no-word"))
+    ending = {"outcome": "interrupted", "reason": "site-gone"}
+    await world.node.say(AttemptEnded(**of(attempt), fencing=attempt.fencing, **ending))
+    await world.free(1, attempt.fencing)
+    attempt = await world.assigned(again, attempt=2)
+    assert attempt.trusts == set(world.trusts), "its plan is not made yet"
+    await world.node.say(TrustLeftOut(**of(attempt), trust=world.trusts[1], reason="no-word"))
+    await world.node.say(round_done(attempt, 1))
+    await world.node.say(AttemptEnded(**of(attempt), fencing=attempt.fencing, **ending))
+    await world.free(1, attempt.fencing)
+    assert (await world.assigned(again, attempt=3)).trusts == set(world.trusts[:1])
+
+
 @pytest.mark.requirement("NNU-12")
 async def test_training_waits_for_images_again_once_a_ready_data_set_is_given_up(world: World) -> None:
     model, headers = await world.ready_model()

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 from flip_contracts.base import Message, ModelId, ProjectId, RunId
-from flip_contracts.scheduler import Checkpoint, RunAssigned
+from flip_contracts.scheduler import Checkpoint, Continued, RunAssigned
 from flip_contracts.trainer_node import TrustPreparedRun
 from flip_trainer_node import domain
 from flip_trainer_node.attempts import (
@@ -178,6 +178,17 @@ def test_a_resumed_run_needs_each_trust_that_its_plan_was_made_from() -> None:
     assert isinstance(closing, AttemptClosing)
     assert (closing.outcome, closing.reason) == ("interrupted", "trusts-silent")
     assert closing.detail == "No word of UCLH while preparing; 1 of the 2 Trusts that the run needs are ready."
+
+
+@pytest.mark.requirement("RUN-9")
+def test_a_run_that_continues_another_starts_without_a_silent_trust_where_it_may_as_its_plan_is_yet_to_be_made() -> (
+    None
+):
+    checkpoint = Checkpoint(round=4, object="o", digest=DIGEST)
+    continues = Continued(run_id=RunId(UUID(int=9)), checkpoint=checkpoint)
+    attempt = preparing(minimum_trusts=1, checkpoint=checkpoint, continues=continues)
+    attempt = after(attempt, domain.note_prepared(attempt, "KCH", READY, NOON))
+    assert [type(event) for event in domain.omit_silent(attempt)] == [TrustOmitted]
 
 
 def test_a_trust_that_is_ready_and_one_that_spoke_in_time_are_not_left_out() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from flip_contracts.apps import AppConfig
 from flip_nnunet.aggregation import Aggregate, aggregate
 from flip_nnunet.contribution import ContributionExcluded, RoundTerms, check_tensors
-from flip_nnunet.federation import Sites, Store, Tell, tell_exported, told_of
+from flip_nnunet.federation import Sites, Store, Tell, go_on_from, tell_exported, told_of
 from flip_nnunet.message import (
     Answers,
     Json,
@@ -75,7 +75,7 @@ def federate_app(sites: Sites, job: AppJob, files: Mapping[str, bytes], store: S
     With `starting_round` the training goes on from the weights that `store` holds of the round before; where that was
     the last one, nothing is trained.
 
-    Raises `AppConfigInvalid`, `SitesFailed`, `TooFewContributions` or the store's `RoundMissing`.
+    Raises `AppConfigInvalid`, `SitesFailed`, `WeightsUnfit`, `TooFewContributions` or the store's `RoundMissing`.
     """
     config = configuration(job, files)
     config.check_trusts(sites.names(), some_absent=job.minimum_sites is not None)
@@ -143,7 +143,8 @@ class _AppFederation:
         start, rounds = self.job.starting_round, self.config.global_rounds
         parameters = sum(array.size for array in weights.values())
         if start:
-            weights, self.best = self.store.load_round(start - 1), self.store.load_standing(start - 1).best
+            weights, standing = go_on_from(self.store, start - 1, weights)
+            self.best = standing.best
             self.digests[start - 1] = weights_digest(weights)
         if start < rounds:
             self.tell({"kind": "training-started", "round": start, "rounds": rounds, "parameters": parameters})

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from flip_nnunet.aggregation import Aggregate, aggregate
-from flip_nnunet.contribution import RoundTerms
+from flip_nnunet.contribution import ContributionExcluded, RoundTerms, check_tensors
 from flip_nnunet.dataset import canonical_description
 from flip_nnunet.differences import differences
 from flip_nnunet.export import Checkpoint, TrainedModel, export
@@ -162,6 +162,25 @@ class PlansDiffer(RecordsDiffer):
     code = "plans-differ"
 
 
+class WeightsUnfit(Exception):
+    """The weights to go on from are not those of the network that is trained now; the message says where."""
+
+    code = "weights-unfit"
+
+
+def go_on_from(store: Store, number: int, network: Weights) -> tuple[Weights, Standing]:
+    """The weights after a round, and how the run stood after it.
+
+    Raises `WeightsUnfit` where they are not the network's, in names, shapes and types, and the store's `RoundMissing`.
+    """
+    weights = store.load_round(number)
+    try:
+        check_tensors(weights, network)
+    except ContributionExcluded as unfit:
+        raise WeightsUnfit(str(unfit)) from None
+    return weights, store.load_standing(number)
+
+
 def federate(sites: Sites, job: Job, store: Store, tell: Tell) -> Outcome:
     """Fingerprint, plan, preprocess, train and export `job` over `sites`.
 
@@ -171,8 +190,8 @@ def federate(sites: Sites, job: Job, store: Store, tell: Tell) -> Outcome:
     With `starting_fed_round` the training goes on from the weights that `store` holds of the round before; all the
     rest is found again, and the sites reuse what they have preprocessed. Where that round was the last one, nothing is
     trained, and the results are those of a run that was never interrupted. Raises `JobUnfit`, `SitesFailed`,
-    `SchemasDiffer`, `PlansDiffer`, `TooFewContributions` or the store's `RoundMissing`; the sites keep their state for
-    another attempt.
+    `SchemasDiffer`, `PlansDiffer`, `WeightsUnfit`, `TooFewContributions` or the store's `RoundMissing`; the sites keep
+    their state for another attempt.
     """
     return _Federation(sites, job, store, tell).run()
 
@@ -306,7 +325,7 @@ class _Federation:
         weights, standing = network.weights, Standing()
         digests: dict[int, str] = {}
         if start:
-            weights, standing = self._store.load_round(start - 1), self._store.load_standing(start - 1)
+            weights, standing = go_on_from(self._store, start - 1, network.weights)
             digests[start - 1] = weights_digest(weights)
         if start < payload.num_rounds:
             parameters = sum(array.size for array in network.weights.values())

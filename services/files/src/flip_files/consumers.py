@@ -15,7 +15,7 @@ from flip_contracts.files import (
     RoundsDeleted,
 )
 from flip_contracts.projects import ModelCreated, ModelDeleted
-from flip_contracts.scheduler import RunAssigned, RunFailed, RunFinished, RunStopped
+from flip_contracts.scheduler import RunAssigned, RunFailed, RunFinished, RunQueued, RunStopped
 from flip_contracts.trainer_node import ResultsCollected, RoundComplete
 
 from flip_files import store
@@ -49,6 +49,12 @@ async def learn_round(event: RoundComplete, db: Connection, said: Envelope) -> N
 @reaction
 async def thin_again_where_a_round_came_late(event: RoundComplete, work: Work) -> None:
     await store.await_thinning_again(work.db, event.run_id)
+
+
+@projection
+async def learn_beginning(event: RunQueued, db: Connection) -> None:
+    if event.continues is not None:
+        await store.keep_beginning(db, event.continues)
 
 
 @projection
@@ -130,6 +136,7 @@ handlers = (
     withhold,
     learn_round,
     thin_again_where_a_round_came_late,
+    learn_beginning,
     learn_attempt,
     learn_finished,
     learn_stopped,

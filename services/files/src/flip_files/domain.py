@@ -97,12 +97,15 @@ def evolve(result: Result, event: Message) -> Result:
 RESULTS = Aggregate(RESULT, Result(), evolve)
 
 
-# --- the rounds of a run: all are kept while it runs and for a time after its end, then the last and the best ---------
+# --- the rounds of a run: all are kept while it runs and for a time after its end, then those that must stay ----------
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The weights after a round, as one attempt stored them. `best_object` are the best ones so far."""
+    """The weights after a round, as one attempt stored them. `best_object` are the best ones so far.
+
+    `needed`: another run began with them, or had them as its best.
+    """
 
     project_id: ProjectId
     attempt: int
@@ -111,6 +114,7 @@ class Round:
     digest: Sha256
     best_object: str | None = None
     deleted: bool = False
+    needed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +147,9 @@ class Rounds:
 
     @property
     def staying(self) -> frozenset[int]:
-        """The rounds that are never deleted: the last one, and the best one."""
-        return frozenset(number for number in (self.last, self.best) if number is not None)
+        """The rounds that are never deleted: the last one, the best one, and those that other runs need."""
+        needed = (number for number, each in self.counting.items() if each.needed)
+        return frozenset(number for number in (self.last, self.best, *needed) if number is not None)
 
 
 def thin(rounds: Rounds, run_id: RunId) -> RoundsDeleted | None:

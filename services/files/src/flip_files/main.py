@@ -16,7 +16,7 @@ from flip_files.settings import FilesSettings
 from flip_files.thinning import Thinner
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-PROJECTED = ("bundle", "result", "round", "run_attempt", "run_end", "known_model", "model_file")
+PROJECTED = ("bundle", "result", "round", "run_attempt", "run_end", "needed_round", "known_model", "model_file")
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from flip_contracts.files import (
     RoundsDeleted,
 )
 from flip_contracts.projects import ModelCreated
-from flip_contracts.scheduler import RunAssigned
+from flip_contracts.scheduler import Continued, RunAssigned
 from flip_contracts.trainer_node import ResultsCollected, RoundComplete
 
 from flip_files.domain import Model, Round, Rounds
@@ -147,6 +147,12 @@ async def keep_attempt(db: Connection, event: RunAssigned) -> None:
     )
 
 
+async def keep_beginning(db: Connection, begins: Continued) -> None:
+    best = begins.checkpoint.best
+    for name in {begins.checkpoint.object, *([best.object] if best else [])}:
+        await db.execute("INSERT INTO needed_round (object) VALUES ($1) ON CONFLICT DO NOTHING", name)
+
+
 async def keep_end(db: Connection, run_id: RunId, at: datetime) -> None:
     await db.execute("INSERT INTO run_end (run_id, ended_at) VALUES ($1, $2) ON CONFLICT DO NOTHING", run_id, at)
 
@@ -172,7 +178,11 @@ class Course:
 
 async def course(db: Connection, run_id: RunId) -> Course:
     """The rounds of a run, as they stand."""
-    rows = await db.fetch("SELECT * FROM round WHERE run_id = $1", run_id)
+    rows = await db.fetch(
+        "SELECT round.*, needed_round.object IS NOT NULL AS needed FROM round LEFT JOIN needed_round USING (object)"
+        " WHERE run_id = $1",
+        run_id,
+    )
     began = await db.fetch("SELECT attempt, first_round FROM run_attempt WHERE run_id = $1", run_id)
     return Course(
         {row["object"]: row for row in rows},
@@ -190,6 +200,7 @@ def _round(row: Row) -> Round:
         row["digest"],
         row["best_object"],
         row["deleted"],
+        row["needed"],
     )
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flip_scheduler import domain, store
 from flip_scheduler.apps import App
+from flip_scheduler.continuing import Continuing
 from flip_scheduler.dispatch import Dispatcher
 from flip_scheduler.fairness import HEAVIEST, HIGHEST, LIGHTEST, LOWEST, Share, level
 from flip_scheduler.live import LiveFeed
@@ -34,6 +35,8 @@ class InitiateTraining(BaseModel):
     With `minimum_trusts` the run starts as soon as so many of the project's Trusts can take part; without, all have to.
     `resources` is what it needs at each of them; without, one GPU where the payload's device is `cuda`.
     `aggregation_weights` are factors by Trust on the number of its cases when models are averaged; 1 for one not named.
+    With `continues` a training goes on from the weights of an earlier run of the project, which has ended: nnU-Net with
+    the round that the payload's `starting_fed_round` names, an app behind that run's last completed round.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -43,6 +46,7 @@ class InitiateTraining(BaseModel):
     minimum_trusts: int | None = None
     resources: Resources | None = None
     aggregation_weights: dict[str, float] = Field(default_factory=dict[str, float])
+    continues: RunId | None = None
 
 
 class Reasoned(BaseModel):
@@ -128,10 +132,22 @@ async def initiate_training(
     ready = await store.readiness(work.db, model.project_id, project.approved)
     earlier = await store.earlier_results(work.db, model.project_id, domain.earlier_run(body.payload))
     app = await store.app(work.db, model) if model.job == "custom" else App()
-    asked = domain.Request(body.payload, body.minimum_trusts, body.resources, body.aggregation_weights, earlier, app)
+    asked = domain.Request(
+        payload=body.payload,
+        minimum_trusts=body.minimum_trusts,
+        resources=body.resources,
+        aggregation_weights=body.aggregation_weights,
+        earlier=earlier,
+        app=app,
+        continuing=await _continuing(work.db, model.project_id, body.continues),
+    )
     queued = domain.initiate(RunId(uuid7()), model, ready, asked)
     await dispatcher.queue(work, queued)
     return await _with_timeline(work.db, dispatcher, await _existing(work.db, queued.run_id))
+
+
+async def _continuing(db: Connection, project_id: ProjectId, run_id: RunId | None) -> Continuing | None:
+    return None if run_id is None else Continuing(await store.predecessor(db, project_id, run_id))
 
 
 @router.get("/runs")

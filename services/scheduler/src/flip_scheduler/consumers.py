@@ -121,7 +121,9 @@ async def learn_removed(event: ModelFileRemoved, db: Connection) -> None:
 @projection
 async def show_queued(event: RunQueued, db: Connection, said: Envelope) -> None:
     await store.keep_run(db, event, said)
-    await store.add_news(db, event, said, "queued", {})
+    begins = event.continues
+    facts = {} if begins is None else {"continues": str(begins.run_id), "first_round": begins.checkpoint.round + 1}
+    await store.add_news(db, event, said, "queued", facts)
 
 
 @projection
@@ -295,6 +297,7 @@ async def show_unconfirmed_end(event: EndUnconfirmed, db: Connection, said: Enve
 @projection
 async def show_deleted_rounds(event: RoundsDeleted, db: Connection, said: Envelope) -> None:
     await store.lock_queue(db)
+    await store.drop_rounds(db, event)
     await store.add_news(db, event, said, "rounds-deleted", {"kept": event.kept})
 
 

@@ -36,6 +36,7 @@ from flip_contracts.trainer_node import AttemptEnded
 from pydantic import ValidationError
 
 from flip_scheduler.apps import App, missing_of_app
+from flip_scheduler.continuing import Continuing, Payload, continued, missing_of_start
 from flip_scheduler.fairness import LIGHTEST, ORDINARY, Charge
 from flip_scheduler.matching import NetState
 
@@ -85,8 +86,6 @@ class Readiness:
     enrichment_confirmed: bool
 
 
-Payload = TrainingPayload | InferencePayload | AppPayload
-
 Missing = dict[str, Any]
 """What a run still needs: a stable `code`, a `detail` for people, and the Trusts or the field that it is about."""
 
@@ -95,7 +94,8 @@ Missing = dict[str, Any]
 class Request:
     """What a researcher asks for: the payload, at least so many Trusts (None: all), what of each Trust's machines, and
     what each Trust's cases count for. `earlier` are the results that the payload names, if they can be used; `app` is
-    what there is of the researcher's own app, for a model that has one."""
+    what there is of the researcher's own app, for a model that has one; `continuing` says what it goes on from, unless
+    it begins anew."""
 
     payload: Mapping[str, Any]
     minimum_trusts: int | None = None
@@ -103,6 +103,7 @@ class Request:
     aggregation_weights: Mapping[TrustCode, float] = field(default_factory=dict[TrustCode, float])
     earlier: EarlierResults | None = None
     app: App = field(default_factory=App)
+    continuing: Continuing | None = None
 
     @property
     def predicts(self) -> bool:
@@ -151,6 +152,7 @@ def initiate(run_id: RunId, model: Model, ready: Readiness, request: Request) ->
         earlier=request.earlier,
         files=request.app.digests,
         query_digest=request.app.query_at(ready.approved),
+        continues=continued(payload, request.continuing),
     )
 
 
@@ -212,16 +214,11 @@ def missing_of_job(model: Model, request: Request) -> Iterable[Missing]:
         for each in error.errors():
             yield _wrong(".".join(["payload", *map(str, each["loc"][:1])]), each["msg"])
         return
-    match asked:
-        case TrainingPayload():
-            if asked.starting_fed_round:
-                yield _wrong("payload.starting_fed_round", "A new run has no earlier round to start from; use 0.")
-        case InferencePayload():
-            yield from _missing_of_prediction(asked, request.earlier)
-        case AppPayload():
-            return
+    yield from missing_of_start(asked, request.continuing)
+    if isinstance(asked, InferencePayload):
+        yield from _missing_of_prediction(asked, request.earlier)
     if request.resources is not None and request.resources.gpus < _gpus_of(asked):
-        detail = f"A run on {asked.device} needs a GPU at each Trust."
+        detail = "A run on cuda needs a GPU at each Trust."
         yield {"code": "resources-not-valid", "detail": detail, "field": "resources.gpus"}
 
 
@@ -280,6 +277,7 @@ def assign(run: Run, place: Place, checkpoint: Checkpoint | None) -> RunAssigned
         earlier=queued.earlier,
         files=queued.files,
         query_digest=queued.query_digest,
+        continues=queued.continues,
     )
 
 

@@ -17,7 +17,7 @@ from flip_scheduler.sheets import Sheets
 MIGRATIONS = Path(__file__).parent / "migrations"
 PROJECTED = (
     *("known_model", "enrichment", "images", "model_file", "frozen_query"),
-    *("run", "run_news", "run_metric"),
+    *("run", "run_round", "run_news", "run_metric"),
     *("project_weight", "draining_net"),
 )
 

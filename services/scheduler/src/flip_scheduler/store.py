@@ -16,6 +16,7 @@ from flip_contracts.files import (
     ModelFileRefused,
     ModelFileRemoved,
     ModelFileUploaded,
+    RoundsDeleted,
 )
 from flip_contracts.imaging import LabelsRegistered
 from flip_contracts.projects import ModelCreated
@@ -23,7 +24,8 @@ from flip_contracts.scheduler import Checkpoint, EarlierResults, NetDraining, Re
 from flip_contracts.trainer_node import MetricReported, NetFree, NetHeartbeat, RoundComplete
 
 from flip_scheduler.apps import App, ModelFile
-from flip_scheduler.domain import Model, Readiness
+from flip_scheduler.continuing import Predecessor
+from flip_scheduler.domain import ENDED, Model, Readiness
 from flip_scheduler.durations import Effort, History, Kind, Took
 from flip_scheduler.fairness import LIGHTEST, Share, Waiting
 from flip_scheduler.matching import Net
@@ -177,6 +179,16 @@ async def earlier_results(db: Connection, project_id: ProjectId, run_id: RunId |
     return None if run_id is None or digest is None else EarlierResults(run_id=run_id, digest=digest)
 
 
+async def predecessor(db: Connection, project_id: ProjectId, run_id: RunId) -> Predecessor | None:
+    """A run of the project that another one may go on from."""
+    row = await db.fetchrow("SELECT * FROM run WHERE run_id = $1 AND project_id = $2", run_id, project_id)
+    if row is None:
+        return None
+    kept = await db.fetch("SELECT round, checkpoint FROM run_round WHERE run_id = $1", run_id)
+    rounds = {each["round"]: Checkpoint.model_validate(each["checkpoint"]) for each in kept}
+    return Predecessor(run_id, row["payload"], row["status"] in ENDED, rounds)
+
+
 # --- the queue ----------------------------------------------------------------------------------------------------
 
 
@@ -187,7 +199,7 @@ async def waiting(db: Connection) -> list[Waiting]:
 
 def _waiting(row: Row) -> Waiting:
     """A run that resumes goes on with the Trusts that it had: its plan was made from their data."""
-    resumes = row["checkpoint"] is not None
+    resumes = row["rounds_done"] > row["first_round"]
     trusts = row["taking_part"] if resumes else row["trusts"]
     asked = None if resumes else row["minimum_trusts"]
     return Waiting(
@@ -239,7 +251,7 @@ async def held(db: Connection) -> list[Held]:
 
 
 async def history(db: Connection) -> History:
-    """How long the latest runs took, from the net to the end, that finished at the first attempt.
+    """How long the latest runs took, from the net to the end, that began anew and finished at the first attempt.
 
     A training begins with its first round; what is no training has no such beginning.
     """
@@ -249,7 +261,7 @@ async def history(db: Connection) -> History:
         " extract(epoch FROM r.ended_at - coalesce(t.at, r.assigned_at))::float8 AS rest_s"
         " FROM run r LEFT JOIN LATERAL"
         "   (SELECT at FROM run_news WHERE run_id = r.run_id AND kind = 'training' ORDER BY number LIMIT 1) t ON true"
-        " WHERE r.status = 'finished' AND r.attempt = 1 ORDER BY r.ended_at DESC LIMIT 1000"
+        " WHERE r.status = 'finished' AND r.attempt = 1 AND r.continues IS NULL ORDER BY r.ended_at DESC LIMIT 1000"
     )
     of_project: dict[tuple[ProjectId, Kind], list[Took]] = {}
     of_all: dict[Kind, list[Took]] = {}
@@ -268,7 +280,7 @@ async def last_fencing(db: Connection) -> int:
 
 
 async def checkpoint(db: Connection, run_id: RunId) -> Checkpoint | None:
-    """The run's weights after its last completed round."""
+    """The weights that the run goes on from: those after its last completed round, or of the run that it continues."""
     kept = await db.fetchval("SELECT checkpoint FROM run WHERE run_id = $1", run_id)
     return None if kept is None else Checkpoint.model_validate(kept)
 
@@ -428,10 +440,13 @@ async def undrain_net(db: Connection, name: NetName) -> None:
 
 
 async def keep_run(db: Connection, event: RunQueued, said: Envelope) -> None:
+    begins = event.continues
+    first_round = 0 if begins is None else begins.checkpoint.round + 1
     await db.execute(
         "INSERT INTO run (run_id, project_id, model_id, framework, job, trusts, payload, queued_at, status, stage,"
-        " minimum_trusts, resources, virtual_time, aggregation_weights, files)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued', 'queued', $9, $10, $11, $12, $13)",
+        " minimum_trusts, resources, virtual_time, aggregation_weights, files, continues, checkpoint, first_round,"
+        " rounds_done)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued', 'queued', $9, $10, $11, $12, $13, $14, $15, $16, $16)",
         event.run_id,
         event.project_id,
         event.model_id,
@@ -445,6 +460,9 @@ async def keep_run(db: Connection, event: RunQueued, said: Envelope) -> None:
         event.virtual_time,
         event.aggregation_weights,
         event.files,
+        begins.run_id if begins else None,
+        begins.checkpoint.model_dump(mode="json") if begins else None,
+        first_round,
     )
 
 
@@ -460,6 +478,11 @@ async def assign_run(db: Connection, event: RunAssigned, said: Envelope) -> None
         event.virtual_start,
         event.virtual_finish,
         said.time,
+    )
+    await db.execute(
+        "DELETE FROM run_round WHERE run_id = $1 AND round > $2",
+        event.run_id,
+        event.checkpoint.round if event.checkpoint else -1,
     )
 
 
@@ -519,7 +542,8 @@ async def expect_rounds(db: Connection, run_id: RunId, attempt: int, rounds: int
 
 
 async def keep_round(db: Connection, event: RoundComplete) -> bool:
-    """The last completed round; answers whether the round belongs to the run's present attempt."""
+    """A completed round, the last so far; answers whether it belongs to the run's present attempt."""
+    checkpoint = event.checkpoint.model_dump(mode="json")
     kept: bool | None = await db.fetchval(
         "UPDATE run SET rounds = $4, rounds_done = $5, checkpoint = $6"
         " WHERE run_id = $1 AND attempt = $2 AND fencing = $3 RETURNING true",
@@ -528,9 +552,28 @@ async def keep_round(db: Connection, event: RoundComplete) -> bool:
         event.fencing,
         event.rounds,
         event.checkpoint.round + 1,
-        event.checkpoint.model_dump(mode="json"),
+        checkpoint,
     )
-    return kept is not None
+    if kept is None:
+        return False
+    await db.execute(
+        "INSERT INTO run_round (run_id, round, attempt, checkpoint) VALUES ($1, $2, $3, $4)",
+        event.run_id,
+        event.checkpoint.round,
+        event.attempt,
+        checkpoint,
+    )
+    return True
+
+
+async def drop_rounds(db: Connection, event: RoundsDeleted) -> None:
+    for of_attempt in event.deleted:
+        await db.execute(
+            "DELETE FROM run_round WHERE run_id = $1 AND attempt = $2 AND round = ANY($3)",
+            event.run_id,
+            of_attempt.attempt,
+            of_attempt.rounds,
+        )
 
 
 async def keep_metric(db: Connection, event: MetricReported, said: Envelope) -> None:

@@ -110,6 +110,7 @@ class RunView(BaseModel):
     attempt: int
     rounds: int | None
     rounds_done: int
+    continues: RunId | None
     checkpoint: Checkpoint | None
     results: str | None
     reason: str | None

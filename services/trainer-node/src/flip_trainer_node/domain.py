@@ -91,7 +91,7 @@ class Attempt:
     def needed(self) -> int:
         """How many Trusts have to take part; all of them in a run that resumes, whose plan was made from their data."""
         run = self.run
-        if run.minimum_trusts is None or run.checkpoint is not None:
+        if run.minimum_trusts is None or run.has_own_round:
             return len(self.asked)
         return run.minimum_trusts
 
