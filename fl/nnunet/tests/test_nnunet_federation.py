@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from flip_nnunet.aggregation import TooFewContributions
+from flip_nnunet.conduct import SILENT
 from flip_nnunet.dataset import RawDataset
 from flip_nnunet.federation import JobUnfit, Outcome, PlansDiffer, SchemasDiffer, WeightsUnfit, federate
 from flip_nnunet.job import Job
@@ -29,7 +30,7 @@ from flip_nnunet.seal import check
 from flip_nnunet.store import FolderStore
 from killed_hub import train_until_killed
 from synthetic import Family, write_dataset
-from workers_here import WorkersHere
+from workers_here import Change, WorkersHere
 
 TINY = ComputeProfile(
     name="tiny",
@@ -273,6 +274,74 @@ def test_a_site_that_has_lost_its_state_goes_on_and_says_so(trained: Ran, data: 
     (only,) = [event for event in events if event["kind"] == "round-complete"]
     assert {told["state"] for told in only["sites"].values()} == {"lost"}
     assert outcome.weights_digest != trained.outcome.weights_digest
+
+
+DISK_FULL = SiteFailure("disk-full", "")
+
+
+def failing(operation: str, failure: SiteFailure = DISK_FULL) -> Change:
+    """UCLH fails when it is asked this."""
+
+    def change(asked: str, site: str, answer: Message) -> Message:
+        return failure.as_message() if (asked, site) == (operation, "UCLH") else answer
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def alone(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """What comes of KCH's data alone."""
+    asked, work = job(rounds=1), tmp_path_factory.mktemp("alone")
+    return federate(WorkersHere({"KCH": data["KCH"]}, work, asked), asked, FolderStore(work / "hub"), lambda _: None)
+
+
+@pytest.mark.requirement("RUN-4")
+@pytest.mark.parametrize(
+    ("operation", "failure"),
+    [
+        ("describe", SiteFailure("too-few-cases", "")),
+        ("statistics", DISK_FULL),
+        ("geometry", SILENT),
+        ("plan", SiteFailure("unexpected-error", "")),
+        ("preprocess", DISK_FULL),
+    ],
+)
+def test_a_site_that_fails_before_the_first_round_is_left_out_where_the_others_are_enough(
+    alone: Outcome, data: dict[str, Path], tmp_path: Path, operation: str, failure: SiteFailure
+):
+    asked, events = job(rounds=1, minimum_sites=1), list[Json]()
+    sites = WorkersHere(data, tmp_path, asked, change=failing(operation, failure))
+    outcome = federate(sites, asked, FolderStore(tmp_path / "hub"), events.append)
+    told = {"kind": "site-left-out", "site": "UCLH", "reason": failure.code, "operation": operation}
+    assert [event for event in events if event["kind"] == "site-left-out"] == [told]
+    assert (outcome.plan_digest, outcome.weights_digest) == (alone.plan_digest, alone.weights_digest)
+    assert outcome.cases == {"KCH": 4}
+    sealed, _ = check(outcome.results.archive)
+    assert sealed["sites"].keys() == {"KCH"}
+    agreed = [event for event in events if event["kind"] == "plan-agreed"]
+    assert (agreed[-1]["sites"], agreed[-1]["digest"]) == (["KCH"], alone.plan_digest)
+
+
+@pytest.mark.requirement("RUN-4")
+@pytest.mark.parametrize("changes", [{}, {"minimum_sites": 2}, {"minimum_sites": 1, "aggregation_weights": {"KCH": 0}}])
+def test_a_site_that_fails_ends_the_attempt_where_without_it_too_few_would_count(
+    data: dict[str, Path], tmp_path: Path, changes: dict[str, object]
+):
+    asked = job(rounds=1, **changes)
+    sites = WorkersHere(data, tmp_path, asked, change=failing("statistics"))
+    with pytest.raises(SitesFailed, match="UCLH"):
+        federate(sites, asked, FolderStore(tmp_path / "hub"), lambda _: None)
+
+
+@pytest.mark.requirement("RUN-4")
+def test_a_resumed_run_is_not_planned_without_a_site_whose_data_its_weights_are_of(
+    trained: Ran, data: dict[str, Path], tmp_path: Path
+):
+    shutil.copytree(trained.work / "hub" / "rounds", tmp_path / "hub" / "rounds")
+    asked = job(start=1, minimum_sites=1)
+    sites = WorkersHere(data, tmp_path, asked, change=failing("statistics"))
+    with pytest.raises(SitesFailed, match="UCLH"):
+        federate(sites, asked, FolderStore(tmp_path / "hub"), lambda _: None)
 
 
 @pytest.mark.requirement("NNU-9")

@@ -337,7 +337,7 @@ async def test_a_run_is_carried_from_its_assignment_to_its_results(net: Net) -> 
             run,
             {"kind": "started", "sites": TRUSTS},
             {"kind": "fingerprint", "cases": dict.fromkeys(TRUSTS, 12)},
-            {"kind": "plan-agreed", "digest": DIGEST},
+            {"kind": "plan-agreed", "digest": DIGEST, "sites": list(TRUSTS)},
             {"kind": "preprocessing"},
             {"kind": "training-started", "round": 0, "rounds": 2},
         )
@@ -595,7 +595,7 @@ async def test_a_run_that_needs_one_trust_goes_on_without_the_other_that_can_not
         submitted = net.scripted()["jobs"][job]
         assert submitted["trusts"] == ["KCH"]
         assert (submitted["job"]["minimum_sites"], submitted["job"]["aggregation_weights"]) == (1, {})
-        net.write(run, {"kind": "plan-agreed", "digest": DIGEST})
+        net.write(run, {"kind": "plan-agreed", "digest": DIGEST, "sites": list(TRUSTS)})
         assert (await net.hears(PlanAgreed))[0].by_trust == {"KCH": DIGEST}
         await net.trusts["UCLH"].say(WorkerStarted(net=net.name), trust="UCLH")
         await net.scheduler.say(RunStopping(**of(run), net=net.name))

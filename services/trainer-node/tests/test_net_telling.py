@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from flip_contracts.base import ModelId, ProjectId, RunId
 from flip_contracts.scheduler import RunAssigned
+from flip_contracts.trainer_node import PlanAgreed, TrustLeftOut
 from flip_trainer_node import domain, telling
 from flip_trainer_node.attempts import JobSubmitted
 
@@ -55,6 +56,16 @@ def test_where_plans_differ_is_told_to_the_scheduler_place_by_place_and_in_words
     assert len(ended.differences) == 20
     shown = "/batch_size (KCH: 4, UCLH: 99); /0 (KCH: 1, UCLH: 2); /1 (KCH: 1, UCLH: 2)"
     assert ended.detail == f"The Trusts differ at {shown}; and at 22 more."
+
+
+@pytest.mark.requirement("RUN-4")
+def test_a_trust_that_is_left_out_is_told_with_why_and_the_plan_is_of_the_others_alone() -> None:
+    [left_out] = telling.tell(line("site-left-out", site="UCLH", reason="disk-full", operation="plan"), RUN)
+    assert isinstance(left_out, TrustLeftOut)
+    assert (left_out.trust, left_out.reason) == ("UCLH", "disk-full")
+    [agreed] = telling.tell(line("plan-agreed", digest="d" * 64, sites=["KCH"]), RUN)
+    assert isinstance(agreed, PlanAgreed)
+    assert agreed.by_trust == {"KCH": "d" * 64}
 
 
 @pytest.mark.parametrize("text", ["x" * 200, "line\nbreak", "<script>", "\u00e9", ""])

@@ -184,8 +184,9 @@ def go_on_from(store: Store, number: int, network: Weights) -> tuple[Weights, St
 def federate(sites: Sites, job: Job, store: Store, tell: Tell) -> Outcome:
     """Fingerprint, plan, preprocess, train and export `job` over `sites`.
 
-    All sites are needed but in the rounds: there a contribution that cannot count is told and left out of its round,
-    as long as the job's minimum of sites remains.
+    As long as the job's minimum of sites remains, one that fails before the first round is told and left out, and what
+    was found with it is found again without it; in the rounds a contribution that cannot count is told and left out of
+    its round. A run that resumes needs all of its sites up to there: its weights are of their plan.
 
     With `starting_fed_round` the training goes on from the weights that `store` holds of the round before; all the
     rest is found again, and the sites reuse what they have preprocessed. Where that round was the last one, nothing is
@@ -229,6 +230,16 @@ class _Network:
     mirroring_axes: list[int] | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """All that comes before the first round."""
+
+    cohort: _Cohort
+    fingerprint: Fingerprint
+    plan: Json
+    network: _Network
+
+
 class _Federation:
     def __init__(self, sites: Sites, job: Job, store: Store, tell: Tell) -> None:
         self._sites = sites
@@ -240,24 +251,42 @@ class _Federation:
     def run(self) -> Outcome:
         self._check_job()
         self._store.save_record("job", self._job.model_dump(mode="json"))
-        cohort = self._describe()
-        fingerprint = self._fingerprint(cohort)
-        plan = self._plan(cohort, fingerprint)
-        self._preprocess()
-        network = self._initialise()
-        trained = self._train(cohort, digest(plan), network)
+        prepared = self._prepare()
+        trained = self._train(prepared)
         self._let_go()
-        results = self._export(cohort, fingerprint, plan, network, trained)
+        results = self._export(prepared, trained)
         tell_exported(self._tell, results)
         final = weights_digest(trained.weights)
-        return Outcome(digest(plan), final, cohort.cases, self._job.payload.num_rounds, results)
+        return Outcome(digest(prepared.plan), final, prepared.cohort.cases, self._job.payload.num_rounds, results)
+
+    def _prepare(self) -> _Prepared:
+        while True:
+            try:
+                cohort = self._describe()
+                fingerprint = self._fingerprint(cohort)
+                plan = self._plan(cohort, fingerprint)
+                self._preprocess()
+                return _Prepared(cohort, fingerprint, plan, self._initialise())
+            except SitesFailed as failed:
+                self._leave_out(failed)
+
+    def _leave_out(self, failed: SitesFailed) -> None:
+        """Go on without the sites that failed. Raises `failed` where that may not be."""
+        left = [site for site in self._names if site not in failed.failures]
+        needed = len(self._names) if self._job.minimum_sites is None else self._job.minimum_sites
+        counts = any(self._job.aggregation_weights.get(site, 1.0) for site in left)
+        if self._job.payload.starting_fed_round or len(left) < needed or not counts:
+            raise failed
+        for site, why in failed.failures.items():
+            self._tell({"kind": "site-left-out", "site": site, "reason": why.code, "operation": failed.operation})
+        self._names = left
 
     def _ask(self, operation: str, message: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
-        return settle(operation, self._sites.ask(operation, message, sites))
+        return settle(operation, self._sites.ask(operation, message, self._names if sites is None else sites))
 
     def _let_go(self) -> None:
         """Tell every site that it may stop. One that does not answer takes nothing from what was trained."""
-        for _ in self._sites.ask("stop", Message()):
+        for _ in self._sites.ask("stop", Message(), self._names):
             pass
 
     def _check_job(self) -> None:
@@ -301,7 +330,7 @@ class _Federation:
         self._store.save_record("plan", plan)
         configuration = plan["configurations"][self._job.payload.model_configuration]
         shown = {key: configuration[key] for key in ("patch_size", "batch_size", "spacing")}
-        self._tell({"kind": "plan-agreed", "digest": digest(plan), **shown})
+        self._tell({"kind": "plan-agreed", "sites": self._names, "digest": digest(plan), **shown})
         return plan
 
     def _preprocess(self) -> None:
@@ -319,9 +348,9 @@ class _Federation:
             raise SitesFailed("initialise", {first: failure})
         return _Network(reply.arrays, reply.meta["ties"], reply.meta["mirroring_axes"])
 
-    def _train(self, cohort: _Cohort, plan: str, network: _Network) -> _Trained:
-        payload = self._job.payload
-        start = payload.starting_fed_round
+    def _train(self, prepared: _Prepared) -> _Trained:
+        payload, cohort, network = self._job.payload, prepared.cohort, prepared.network
+        start, plan = payload.starting_fed_round, digest(prepared.plan)
         weights, standing = network.weights, Standing()
         digests: dict[int, str] = {}
         if start:
@@ -340,7 +369,7 @@ class _Federation:
     def _round(self, terms: RoundTerms, before: Standing, structures: Sequence[str]) -> tuple[Weights, str, Standing]:
         started = time.monotonic()
         aggregated = aggregate(
-            self._sites.ask("train_round", Message({"round": terms.number}, terms.weights)),
+            self._sites.ask("train_round", Message({"round": terms.number}, terms.weights), self._names),
             terms,
             self._job.aggregation_weights,
             self._job.minimum_sites or len(self._names),
@@ -373,20 +402,15 @@ class _Federation:
             }
         )
 
-    def _export(
-        self,
-        cohort: _Cohort,
-        fingerprint: Fingerprint,
-        plan: Json,
-        network: _Network,
-        trained: _Trained,
-    ) -> Results:
+    def _export(self, prepared: _Prepared, trained: _Trained) -> Results:
+        cohort, network = prepared.cohort, prepared.network
         description = canonical_description(cohort.schema, cohort.total, self._job.dataset_name)
         final = Checkpoint(self._job.payload.num_rounds - 1, trained.weights)
         best = (
             None if trained.best is None else Checkpoint(trained.best.round, self._store.load_round(trained.best.round))
         )
-        model = TrainedModel(plan, description, fingerprint.content, final, best, network.ties, network.mirroring_axes)
+        fingerprint = prepared.fingerprint.content
+        model = TrainedModel(prepared.plan, description, fingerprint, final, best, network.ties, network.mirroring_axes)
         sites = {
             site: {
                 "cases": cohort.cases[site],

@@ -18,6 +18,7 @@ from flip_contracts.trainer_node import (
     Stage,
     StageReached,
     TrainingStarted,
+    TrustLeftOut,
 )
 
 from flip_trainer_node import domain
@@ -47,8 +48,10 @@ def tell(line: Line, run: RunAssigned) -> list[Message]:
         said.append(StageReached(**common, stage=_STAGES[line["kind"]]))
     match line["kind"]:
         case "plan-agreed":
-            by_trust: dict[TrustCode, Sha256] = {trust: line["digest"] for trust in sorted(run.trusts)}  # noqa: C420
+            by_trust: dict[TrustCode, Sha256] = {trust: line["digest"] for trust in line["sites"]}  # noqa: C420
             said.append(PlanAgreed(**common, plan_digest=line["digest"], by_trust=by_trust))
+        case "site-left-out":
+            said.append(TrustLeftOut(**common, trust=line["site"], reason=line["reason"]))
         case "training-started":
             said.append(TrainingStarted(**common, first_round=line["round"], rounds=line["rounds"]))
         case "contribution-excluded":
