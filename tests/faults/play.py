@@ -20,7 +20,7 @@ from .misbehaving import file_of
 from .network import Ways
 from .processes import NobodyThere, Victims
 
-ROUNDS = 3
+ROUNDS = 2
 TRUST = "KCH"
 _CUT_S = 60.0
 _PATIENCE_S = 900.0
