@@ -761,12 +761,17 @@ export interface RunQueuedV1 {
   readonly continues?: Continued | null;
 }
 
-/** The attempt ended without a result; the run waits for a net again and goes on from its last completed round. */
+/**
+ * The attempt ended without a result; the run waits for a net again and goes on from its last completed round.
+ *
+ * It is given none before `rests_until`, where that is said.
+ */
 export interface RunRequeuedV1 {
   readonly run_id: string;
   readonly project_id: string;
   readonly attempt: number;
   readonly reason: string;
+  readonly rests_until?: string | null;
 }
 
 /** The run has ended because it was stopped. */

@@ -4,7 +4,7 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
 
 from flip_contracts.apps import FileName, Rounds
 from flip_contracts.base import Event, ModelId, NetName, ProjectId, ReasonCode, RunId, Sha256, TrustCode
@@ -220,12 +220,16 @@ class RunAssigned(Event, topic=RUN, version=1):
 
 
 class RunRequeued(Event, topic=RUN, version=1):
-    """The attempt ended without a result; the run waits for a net again and goes on from its last completed round."""
+    """The attempt ended without a result; the run waits for a net again and goes on from its last completed round.
+
+    It is given none before `rests_until`, where that is said.
+    """
 
     run_id: RunId
     project_id: ProjectId
     attempt: int
     reason: ReasonCode
+    rests_until: AwareDatetime | None = None
 
 
 class RunStopping(Event, topic=RUN, version=1):

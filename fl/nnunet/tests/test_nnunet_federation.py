@@ -325,7 +325,7 @@ def test_a_site_that_fails_before_the_first_round_is_left_out_where_the_others_a
 @pytest.mark.requirement("RUN-4")
 @pytest.mark.parametrize("changes", [{}, {"minimum_sites": 2}, {"minimum_sites": 1, "aggregation_weights": {"KCH": 0}}])
 def test_a_site_that_fails_ends_the_attempt_where_without_it_too_few_would_count(
-    data: dict[str, Path], tmp_path: Path, changes: dict[str, object]
+    data: dict[str, Path], tmp_path: Path, changes: Json
 ):
     asked = job(rounds=1, **changes)
     sites = WorkersHere(data, tmp_path, asked, change=failing("statistics"))

@@ -97,7 +97,7 @@ class Walk:
                 project = ProjectId(UUID(int=self.choose.randrange(1, 4)))
                 await self.dispatcher.weigh(self.work(), project, self.choose.randrange(1, 5), "fair")
             case "prioritise":
-                for run in (await store.waiting(self.db))[:1]:
+                for run in (await store.waiting(self.db, self.now))[:1]:
                     await self.dispatcher.prioritise(self.work(), run.run_id, self.choose.randrange(10), "urgent")
             case "retire":
                 await self.retire(self.choose.choice(NETS))
@@ -175,7 +175,7 @@ class Walk:
             if net["run_id"] is not None:
                 run = states[net["run_id"]]
                 assert (run.net, run.fencing, run.is_held) == (net["net"], net["fencing"], True)
-        waiting = {run.run_id for run in await store.waiting(self.db)}
+        waiting = {run.run_id for run in await store.waiting(self.db, self.now)}
         assert waiting == {run_id for run_id, run in states.items() if run.status == "queued"}
         for run_id, run in states.items():
             row = await store.run(self.db, run_id)
@@ -193,7 +193,9 @@ class Walk:
 
 @pytest.fixture
 async def walk(postgres: Database, kafka: Kafka) -> AsyncIterator[Walk]:
-    settings = settings_for(SchedulerSettings, postgres, kafka.as_principal("service.scheduler"), "scheduler.walk")
+    principal = kafka.as_principal("service.scheduler")
+    # Without rests, what can run does so with what is heard; one that has rested waits for a free net's next sign.
+    settings = settings_for(SchedulerSettings, postgres, principal, "scheduler.walk", pause=timedelta())
     await migrate(settings, [CHASSIS_MIGRATIONS, MIGRATIONS])
     async with connect(postgres.app) as db:
         yield Walk(db, settings, random.Random())

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from functools import reduce
 from typing import Any, get_args
 from uuid import UUID
@@ -28,7 +29,7 @@ from flip_contracts.scheduler import (
 )
 from flip_contracts.trainer_node import AttemptEnded
 from flip_scheduler import domain
-from flip_scheduler.domain import Model, Place, Readiness, Request, Run
+from flip_scheduler.domain import Again, Model, Place, Readiness, Request, Run
 from flip_scheduler.fairness import Charge
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +41,7 @@ PREDICTION = {"mode": "inference", "checkpoint_path": f"run:{RUN}", "dataset_sub
 EARLIER = EarlierResults(run_id=RUN, digest="b" * 64)
 LABELS = {"striatum": 1, "thalamus": 2}
 READY = Readiness(frozenset({"KCH", "UCLH"}), frozenset({"KCH", "UCLH"}), {"KCH": LABELS, "UCLH": LABELS}, True)
+NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 ROUND_3 = Checkpoint(round=3, object="runs/1/rounds/3.npz", digest="a" * 64)
 
 
@@ -59,6 +61,10 @@ def place(fencing: int) -> Place:
 def ended(run: Run, outcome: Any, **changes: Any) -> AttemptEnded:
     facts = {"attempt": run.attempt, "fencing": run.fencing, "reason": "site-gone"} | changes
     return AttemptEnded(run_id=RUN, project_id=PROJECT, outcome=outcome, **facts)
+
+
+def again(most_tries: int, reached: Checkpoint | None = None) -> Again:
+    return Again(NOON, reached, most_tries, timedelta(seconds=10))
 
 
 @pytest.mark.requirement("RUN-1")
@@ -226,17 +232,17 @@ def test_a_payload_names_an_earlier_run_only_where_it_does(payload: Mapping[str,
 
 def test_an_attempt_that_was_interrupted_is_tried_again_from_the_last_round() -> None:
     run = assigned()
-    events = domain.end_attempt(run, ended(run, "interrupted"), most_tries=5)
+    events = domain.end_attempt(run, ended(run, "interrupted"), again(5))
     assert [type(event) for event in events] == [RunRequeued]
-    again = assigned(domain.evolve(run, events[0]), fencing=8, checkpoint=ROUND_3)
-    assert (again.attempt, again.fencing, again.checkpoint) == (2, 8, ROUND_3)
+    second = assigned(domain.evolve(run, events[0]), fencing=8, checkpoint=ROUND_3)
+    assert (second.attempt, second.fencing, second.checkpoint) == (2, 8, ROUND_3)
 
 
 def test_a_run_that_gets_no_further_fails_with_the_reason() -> None:
     run = assigned()
     for fencing in (8, 9):
-        run = assigned(domain.evolve(run, domain.end_attempt(run, ended(run, "interrupted"), most_tries=3)[0]), fencing)
-    [failed] = domain.end_attempt(run, ended(run, "interrupted"), most_tries=3)
+        run = assigned(domain.evolve(run, domain.end_attempt(run, ended(run, "interrupted"), again(3))[0]), fencing)
+    [failed] = domain.end_attempt(run, ended(run, "interrupted"), again(3))
     assert isinstance(failed, RunFailed)
     assert failed.reason == "site-gone"
     assert failed.detail.startswith("3 attempts in a row")
@@ -244,14 +250,34 @@ def test_a_run_that_gets_no_further_fails_with_the_reason() -> None:
 
 def test_a_round_further_renews_the_number_of_tries() -> None:
     run = assigned()
-    run = assigned(domain.evolve(run, domain.end_attempt(run, ended(run, "interrupted"), most_tries=2)[0]), 8, ROUND_3)
-    [event] = domain.end_attempt(run, ended(run, "interrupted"), most_tries=2)
+    run = assigned(domain.evolve(run, domain.end_attempt(run, ended(run, "interrupted"), again(2))[0]), 8, ROUND_3)
+    [event] = domain.end_attempt(run, ended(run, "interrupted"), again(2, reached=ROUND_3))
     assert isinstance(event, RunRequeued)
+
+
+@pytest.mark.requirement("RUN-9")
+def test_the_last_try_of_a_run_counts_for_none_where_it_brought_a_round() -> None:
+    run = assigned()
+    run = assigned(domain.evolve(run, domain.end_attempt(run, ended(run, "interrupted"), again(2))[0]), 8)
+    [event] = domain.end_attempt(run, ended(run, "interrupted"), again(2, reached=ROUND_3))
+    assert isinstance(event, RunRequeued)
+    assert event.rests_until is None
+
+
+@pytest.mark.requirement("RUN-9")
+def test_a_run_that_gets_no_further_rests_longer_each_time_but_not_before_its_second_try() -> None:
+    run, rests = assigned(), list[datetime | None]()
+    for fencing in range(8, 12):
+        [event] = domain.end_attempt(run, ended(run, "interrupted"), again(5))
+        assert isinstance(event, RunRequeued)
+        rests.append(event.rests_until)
+        run = assigned(domain.evolve(run, event), fencing)
+    assert rests == [None, *(NOON + timedelta(seconds=seconds) for seconds in (10, 20, 40))]
 
 
 def test_an_attempt_that_is_wrong_in_itself_is_not_tried_again() -> None:
     run = assigned()
-    [failed] = domain.end_attempt(run, ended(run, "failed", reason="plans-differ"), most_tries=5)
+    [failed] = domain.end_attempt(run, ended(run, "failed", reason="plans-differ"), again(5))
     assert isinstance(failed, RunFailed)
     assert failed.reason == "plans-differ"
 
@@ -260,16 +286,16 @@ def test_an_attempt_that_is_wrong_in_itself_is_not_tried_again() -> None:
 @pytest.mark.requirement("RUN-3")
 def test_the_end_of_an_older_attempt_changes_nothing(change: Mapping[str, int]) -> None:
     run = assigned()
-    assert domain.end_attempt(run, ended(run, "failed", **change), most_tries=5) == []
+    assert domain.end_attempt(run, ended(run, "failed", **change), again(5)) == []
 
 
 @pytest.mark.requirement("RUN-3")
 def test_a_lost_net_gives_its_run_back_to_the_queue() -> None:
     run = assigned()
-    lost, requeued = domain.lose_net(run, run.fencing, most_tries=5)
+    lost, requeued = domain.lose_net(run, run.fencing, again(5))
     assert isinstance(lost, NetLost)
     assert isinstance(requeued, RunRequeued)
-    assert domain.lose_net(run, run.fencing - 1, most_tries=5) == []
+    assert domain.lose_net(run, run.fencing - 1, again(5)) == []
 
 
 def test_a_waiting_run_stops_at_once() -> None:
@@ -285,10 +311,10 @@ def test_a_running_run_stops_when_its_net_has_ended_it() -> None:
     with refused("run-can-not-be-stopped", status="stopping"):
         domain.stop(run, held=True)
     for outcome in ("stopped", "interrupted", "failed"):
-        [event] = domain.end_attempt(run, ended(run, outcome), most_tries=5)
+        [event] = domain.end_attempt(run, ended(run, outcome), again(5))
         assert isinstance(event, RunStopped)
     assert [type(event) for event in domain.release(run, run.fencing)] == [RunStopped]
-    assert [type(event) for event in domain.lose_net(run, run.fencing, most_tries=5)] == [NetLost, RunStopped]
+    assert [type(event) for event in domain.lose_net(run, run.fencing, again(5))] == [NetLost, RunStopped]
 
 
 @pytest.mark.requirement("RUN-6")
@@ -321,11 +347,11 @@ def moved(run: Run, move: str, fencing: int) -> list[Message]:
         case "stop" if run.status in {"queued", "assigned"}:
             events = [domain.stop(run, held=run.is_held)]
         case "interrupted" | "failed" | "stopped":
-            events = domain.end_attempt(run, ended(run, move), most_tries=3)
+            events = domain.end_attempt(run, ended(run, move), again(3))
         case "stale":
-            events = domain.end_attempt(run, ended(run, "failed", attempt=run.attempt - 1), most_tries=3)
+            events = domain.end_attempt(run, ended(run, "failed", attempt=run.attempt - 1), again(3))
         case "lose":
-            events = domain.lose_net(run, run.fencing, most_tries=3)
+            events = domain.lose_net(run, run.fencing, again(3))
         case "release":
             events = domain.release(run, run.fencing)
         case "publish" if run.is_held:

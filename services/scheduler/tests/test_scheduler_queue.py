@@ -308,6 +308,16 @@ def test_a_run_waits_for_something_exactly_where_no_free_net_fits_it(queue: list
         assert (waits_for(each, nets) == []) == (pair([each], nets) is not None)
 
 
+@pytest.mark.requirement("RUN-9")
+def test_a_run_that_rests_is_given_no_net_says_so_and_lets_others_go_first() -> None:
+    net, until = Net("net1", "nvflare", BOTH), NOW + timedelta(seconds=20)
+    resting, other = replace(run(1), rests_until=until), run(2)
+    assert pair([resting], [net]) is None
+    assert pair([resting, other], [net]) == (other, net)
+    assert codes(resting, net) == [("resting", [])]
+    assert outlooks([resting], [net], [], History(), NOW)[resting.run_id].start == Estimate(until, None)
+
+
 @pytest.mark.requirement("RUN-5")
 def test_a_place_counts_only_those_that_compete_for_the_same_nets() -> None:
     nets = [

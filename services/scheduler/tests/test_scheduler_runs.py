@@ -239,6 +239,10 @@ def round_done(run: RunAssigned, number: int) -> RoundComplete:
     return RoundComplete(**of(run), fencing=run.fencing, rounds=2, checkpoint=checkpoint, trusts=run.trusts)
 
 
+def interrupted(run: RunAssigned) -> AttemptEnded:
+    return AttemptEnded(**of(run), fencing=run.fencing, outcome="interrupted", reason="site-gone")
+
+
 @asynccontextmanager
 async def world_of(postgres: Database, kafka: Kafka, **settings: Any) -> AsyncGenerator[World]:
     people = People()
@@ -349,16 +353,40 @@ async def test_a_run_that_continues_another_asks_all_trusts_again_until_a_round_
     again = await world.initiate(model, headers, payload=payload, continues=first["run_id"], minimum_trusts=1)
     attempt = await world.assigned(again)
     await world.node.say(TrustLeftOut(**of(attempt), trust=world.trusts[1], reason="no-word"))
-    ending = {"outcome": "interrupted", "reason": "site-gone"}
-    await world.node.say(AttemptEnded(**of(attempt), fencing=attempt.fencing, **ending))
+    await world.node.say(interrupted(attempt))
     await world.free(1, attempt.fencing)
     attempt = await world.assigned(again, attempt=2)
     assert attempt.trusts == set(world.trusts), "its plan is not made yet"
     await world.node.say(TrustLeftOut(**of(attempt), trust=world.trusts[1], reason="no-word"))
     await world.node.say(round_done(attempt, 1))
-    await world.node.say(AttemptEnded(**of(attempt), fencing=attempt.fencing, **ending))
+    await world.node.say(interrupted(attempt))
     await world.free(1, attempt.fencing)
     assert (await world.assigned(again, attempt=3)).trusts == set(world.trusts[:1])
+
+
+@pytest.mark.requirement("RUN-9")
+async def test_a_run_whose_attempts_bring_no_round_rests_and_a_free_nets_sign_of_life_gives_it_the_next(
+    postgres: Database, kafka: Kafka
+) -> None:
+    async with world_of(postgres, kafka, pause=timedelta(seconds=3)) as world:
+        model, headers = await world.ready_model()
+        run = await world.initiate(model, headers)
+        await world.free(1)
+        for number in (1, 2):
+            attempt = await world.assigned(run, number)
+            await world.node.say(interrupted(attempt))
+            await world.free(1, attempt.fencing)
+        resting = await world.run_is(run, headers, state="queued", attempt=2)
+        assert [lack["code"] for lack in resting["waits_for"]] == ["resting"]
+        requeued = [news["facts"] for news in resting["timeline"] if news["kind"] == "requeued"]
+        assert ["rests_until" in facts for facts in requeued] == [False, True]
+
+        async def third_after_a_sign_of_life() -> list[RunAssigned]:
+            beat = NetHeartbeat(net=world.net(1), state="free", trusts=frozenset(world.trusts), fencing=attempt.fencing)
+            await world.node.say(beat)
+            return [event for event in await world.said(RunAssigned, run) if event.attempt == 3]
+
+        await eventually(third_after_a_sign_of_life)
 
 
 @pytest.mark.requirement("NNU-12")
@@ -614,7 +642,11 @@ async def test_a_project_of_weight_2_is_given_two_nets_where_another_is_given_on
     heavy, heavy_owner = await world.ready_model()
     path = f"/api/scheduler/projects/{heavy.project_id}/weight"
     asked = {"weight": 2, "reason": "twice the patients"}
-    assert (await world.http.put(path, headers=heavy_owner, json=asked)).status_code == 403
+
+    async def not_the_owners_to_decide() -> bool:
+        return (await world.http.put(path, headers=heavy_owner, json=asked)).status_code == 403
+
+    await eventually(not_the_owners_to_decide)
     assert (await world.http.put(path, headers=light_owner, json=asked)).status_code == 404
     _, admin = await world.user("admin")
 

@@ -142,8 +142,9 @@ async def show_priority(event: RunPrioritised, db: Connection, said: Envelope) -
 
 @projection
 async def show_requeued(event: RunRequeued, db: Connection, said: Envelope) -> None:
-    await store.set_status(db, event.run_id, "queued", stage="queued")
-    await store.add_news(db, event, said, "requeued", {"reason": event.reason})
+    await store.requeue(db, event)
+    rests = {} if event.rests_until is None else {"rests_until": event.rests_until.isoformat()}
+    await store.add_news(db, event, said, "requeued", {"reason": event.reason, **rests})
 
 
 @projection

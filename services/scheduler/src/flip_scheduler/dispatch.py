@@ -18,7 +18,7 @@ from flip_contracts.scheduler import RunQueued
 from flip_contracts.trainer_node import AttemptEnded, NetFree, NetHeartbeat, ResultsCollected
 
 from flip_scheduler import domain, store
-from flip_scheduler.domain import Place
+from flip_scheduler.domain import Again, Place
 from flip_scheduler.fairness import Waiting, charge, in_fair_order
 from flip_scheduler.matching import Net, pair
 from flip_scheduler.settings import SchedulerSettings
@@ -77,7 +77,8 @@ class Dispatcher:
             await self._give_runs(work)
 
     async def hear_heartbeat(self, work: Work, event: NetHeartbeat) -> None:
-        """Renew the lease; a free net that had been silent, or has a Trust back, may take a run."""
+        """Renew the lease; a free net that had been silent, or has a Trust back, may take a run, as may any free one
+        once a run has rested."""
         async with store.deciding(work.db):
             await store.renew_lease(work.db, event, work.cause.time, work.cause.time + self.settings.lease)
             if event.state == "free":
@@ -88,7 +89,7 @@ class Dispatcher:
         async with store.deciding(work.db):
             await store.release_net(work.db, event.run_id, event.fencing)
             async with work.on(domain.RUNS, event.run_id) as run:
-                run.record(*domain.end_attempt(run.state, event, self.settings.most_tries))
+                run.record(*domain.end_attempt(run.state, event, await self._again(work, event.run_id)))
             await self._give_runs(work)
 
     async def hear_results_collected(self, work: Work, event: ResultsCollected) -> None:
@@ -113,7 +114,8 @@ class Dispatcher:
             for net in await store.silent_nets(work.db, work.cause.time):
                 await store.lose_net(work.db, net["net"])
                 async with work.on(domain.RUNS, net["run_id"]) as run:
-                    run.record(*domain.lose_net(run.state, net["fencing"], self.settings.most_tries))
+                    again = await self._again(work, net["run_id"])
+                    run.record(*domain.lose_net(run.state, net["fencing"], again))
             await self._give_runs(work)
             return await store.next_deadline(work.db)
 
@@ -150,7 +152,11 @@ class Dispatcher:
 
     async def queue_in_order(self, db: Connection, now: datetime) -> list[Waiting]:
         """The runs that wait, in the order in which they are given nets."""
-        return in_fair_order(await store.waiting(db), await store.shares(db), now, self.settings.aging)
+        return in_fair_order(await store.waiting(db, now), await store.shares(db), now, self.settings.aging)
+
+    async def _again(self, work: Work, run_id: RunId) -> Again:
+        reached = await store.checkpoint(work.db, run_id)
+        return Again(work.cause.time, reached, self.settings.most_tries, self.settings.pause)
 
     async def _give_runs(self, work: Work) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -299,7 +300,31 @@ def stop(run: Run, *, held: bool) -> RunStopping | RunStopped:
     return RunStopped(run_id=queued.run_id, project_id=queued.project_id)
 
 
-def end_attempt(run: Run, ended: AttemptEnded, most_tries: int) -> list[Message]:
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What decides whether a run is tried again, and when: the time, the checkpoint that it has reached by now, and the
+    settings. It rests before each attempt that follows two or more in a row that brought no further round: `pause`
+    before the first of these, twice as long before each next one."""
+
+    now: datetime
+    reached: Checkpoint | None
+    most_tries: int
+    pause: timedelta
+
+    def tries(self, run: Run) -> int:
+        """The attempts in a row, up to this one, that brought no further round."""
+        return run.tries if self.reached == run.checkpoint else 0
+
+    def rests_until(self, run: Run) -> datetime | None:
+        """When the next attempt may begin; None where it may at once."""
+        tries = self.tries(run)
+        return None if tries < _TRIES_AT_ONCE else self.now + self.pause * 2 ** (tries - _TRIES_AT_ONCE)
+
+
+_TRIES_AT_ONCE = 2
+
+
+def end_attempt(run: Run, ended: AttemptEnded, again: Again) -> list[Message]:
     """What follows from the end of an attempt. The end of an older attempt, or of a lost one, changes nothing."""
     if not run.is_held or (ended.attempt, ended.fencing) != (run.attempt, run.fencing):
         return []
@@ -307,10 +332,10 @@ def end_attempt(run: Run, ended: AttemptEnded, most_tries: int) -> list[Message]
         return [_stopped(run)]
     if ended.outcome == "failed":
         return [_failed(run, ended.reason, ended.detail)]
-    return [_again(run, ended.reason, ended.detail, most_tries)]
+    return [_again(run, ended.reason, ended.detail, again)]
 
 
-def lose_net(run: Run, fencing: int, most_tries: int) -> list[Message]:
+def lose_net(run: Run, fencing: int, again: Again) -> list[Message]:
     """What follows from the loss of the net that held the run under this fencing number."""
     queued = _queued(run)
     if not run.is_held or run.net is None or fencing != run.fencing:
@@ -318,7 +343,7 @@ def lose_net(run: Run, fencing: int, most_tries: int) -> list[Message]:
     lost = NetLost(run_id=queued.run_id, project_id=queued.project_id, net=run.net, attempt=run.attempt)
     if run.status == "stopping":
         return [lost, _stopped(run)]
-    return [lost, _again(run, "net-lost", f"{run.net} let its lease run out.", most_tries)]
+    return [lost, _again(run, "net-lost", f"{run.net} let its lease run out.", again)]
 
 
 def release(run: Run, fencing: int) -> list[Message]:
@@ -345,11 +370,17 @@ def _queued(run: Run) -> RunQueued:
     return run.queued
 
 
-def _again(run: Run, reason: ReasonCode, detail: str, most_tries: int) -> Message:
-    queued = _queued(run)
-    if run.tries >= most_tries:
-        return _failed(run, reason, f"{run.tries} attempts in a row brought no further round. {detail}".strip())
-    return RunRequeued(run_id=queued.run_id, project_id=queued.project_id, attempt=run.attempt, reason=reason)
+def _again(run: Run, reason: ReasonCode, detail: str, again: Again) -> Message:
+    queued, tries = _queued(run), again.tries(run)
+    if tries >= again.most_tries:
+        return _failed(run, reason, f"{tries} attempts in a row brought no further round. {detail}".strip())
+    return RunRequeued(
+        run_id=queued.run_id,
+        project_id=queued.project_id,
+        attempt=run.attempt,
+        reason=reason,
+        rests_until=again.rests_until(run),
+    )
 
 
 def _failed(run: Run, reason: ReasonCode, detail: str) -> RunFailed:

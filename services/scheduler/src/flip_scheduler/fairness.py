@@ -37,7 +37,8 @@ TURN = 2520
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A run in the queue: at least `minimum` of `trusts` have to take part, each with `resources`."""
+    """A run in the queue: at least `minimum` of `trusts` have to take part, each with `resources`. One that rests is
+    given no net before `rests_until`."""
 
     run_id: RunId
     project_id: ProjectId
@@ -49,6 +50,7 @@ class Waiting:
     resources: Resources = field(default_factory=Resources)
     priority: int = ORDINARY
     virtual_time: int = 0
+    rests_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

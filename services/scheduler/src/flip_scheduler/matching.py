@@ -55,6 +55,8 @@ def pair(queue: Sequence[Waiting], nets: Iterable[Net]) -> tuple[Waiting, Net] |
     several, the one with the fewest others."""
     free = [net for net in nets if net.state == "free"]
     for run in queue:
+        if run.rests_until is not None:
+            continue
         if fitting := [net for net in free if net.fits(run)]:
             return run, min(fitting, key=lambda net: (-len(net.part(run)), len(net.trusts), net.net))
     return None
@@ -66,6 +68,9 @@ Lack = dict[str, Any]
 
 def waits_for(run: Waiting, nets: Sequence[Net]) -> list[Lack]:
     """What must happen before the run can start. Empty where a net is free for it: it has runs ahead only."""
+    if run.rests_until is not None:
+        detail = f"Its last attempts brought no further round; it rests until {run.rests_until:%Y-%m-%d %H:%M:%S %Z}."
+        return [{"code": "resting", "detail": detail}]
     of_framework = [net for net in nets if net.framework == run.framework]
     suiting = [net for net in of_framework if net.suits(run)]
     fitting = [net for net in suiting if net.is_alive]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -112,5 +112,8 @@ def _put(
     if unknown and all(at.basis is not None for at in known.values()):
         return unknown[0]
     first = min(known, key=lambda net: (known[net].starts_at, net))
-    free_at[first] = _after(known[first].starts_at, history.basis(run.project_id, run.effort))
-    return known[first]
+    start = known[first]
+    if run.rests_until is not None:
+        start = replace(start, starts_at=max(start.starts_at, run.rests_until))
+    free_at[first] = _after(start.starts_at, history.basis(run.project_id, run.effort))
+    return start

@@ -20,7 +20,15 @@ from flip_contracts.files import (
 )
 from flip_contracts.imaging import LabelsRegistered
 from flip_contracts.projects import ModelCreated
-from flip_contracts.scheduler import Checkpoint, EarlierResults, NetDraining, Resources, RunAssigned, RunQueued
+from flip_contracts.scheduler import (
+    Checkpoint,
+    EarlierResults,
+    NetDraining,
+    Resources,
+    RunAssigned,
+    RunQueued,
+    RunRequeued,
+)
 from flip_contracts.trainer_node import MetricReported, NetFree, NetHeartbeat, RoundComplete
 
 from flip_scheduler.apps import App, ModelFile
@@ -192,12 +200,12 @@ async def predecessor(db: Connection, project_id: ProjectId, run_id: RunId) -> P
 # --- the queue ----------------------------------------------------------------------------------------------------
 
 
-async def waiting(db: Connection) -> list[Waiting]:
-    """The runs that wait for a net."""
-    return [_waiting(row) for row in await db.fetch("SELECT * FROM run WHERE status = 'queued'")]
+async def waiting(db: Connection, now: datetime) -> list[Waiting]:
+    """The runs that wait for a net, or rest before they do."""
+    return [_waiting(row, now) for row in await db.fetch("SELECT * FROM run WHERE status = 'queued'")]
 
 
-def _waiting(row: Row) -> Waiting:
+def _waiting(row: Row, now: datetime) -> Waiting:
     """A run that resumes goes on with the Trusts that it had: its plan was made from their data."""
     resumes = row["rounds_done"] > row["first_round"]
     trusts = row["taking_part"] if resumes else row["trusts"]
@@ -213,6 +221,7 @@ def _waiting(row: Row) -> Waiting:
         resources=Resources.model_validate(row["resources"]),
         priority=row["priority"],
         virtual_time=row["virtual_time"],
+        rests_until=row["rests_until"] if row["rests_until"] and row["rests_until"] > now else None,
     )
 
 
@@ -498,6 +507,11 @@ async def leave_out(db: Connection, run_id: RunId, attempt: int, trust: TrustCod
 
 async def set_priority(db: Connection, run_id: RunId, priority: int) -> None:
     await db.execute("UPDATE run SET priority = $2 WHERE run_id = $1", run_id, priority)
+
+
+async def requeue(db: Connection, event: RunRequeued) -> None:
+    await set_status(db, event.run_id, "queued", stage="queued")
+    await db.execute("UPDATE run SET rests_until = $2 WHERE run_id = $1", event.run_id, event.rests_until)
 
 
 async def set_status(db: Connection, run_id: RunId, status: str, *, stage: str | None = None) -> None:

@@ -79,7 +79,9 @@ class Start(BaseModel):
 class Lack(BaseModel):
     """What a waiting run waits for."""
 
-    code: Literal["nets-busy", "no-net", "net-draining", "net-silent", "trusts-not-connected", "resources-missing"]
+    code: Literal[
+        "nets-busy", "no-net", "net-draining", "net-silent", "trusts-not-connected", "resources-missing", "resting"
+    ]
     detail: str
     nets: list[NetName] = []
     trusts: list[TrustCode] = []
