@@ -571,7 +571,8 @@ async def keep_round(db: Connection, event: RoundComplete) -> bool:
     if kept is None:
         return False
     await db.execute(
-        "INSERT INTO run_round (run_id, round, attempt, checkpoint) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO run_round (run_id, round, attempt, checkpoint) VALUES ($1, $2, $3, $4)"
+        " ON CONFLICT (run_id, round) DO UPDATE SET attempt = $3, checkpoint = $4",
         event.run_id,
         event.checkpoint.round,
         event.attempt,
