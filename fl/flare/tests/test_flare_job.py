@@ -44,10 +44,16 @@ def test_the_same_attempt_gives_the_same_job(tmp_path: Path):
         assert path.read_bytes() == (again / path.relative_to(first)).read_bytes()
 
 
-def test_a_trust_asks_for_its_next_task_several_times_a_second(tmp_path: Path):
+def interval_of(number_of_trusts: int, folder: Path) -> float:
+    trusts = tuple(f"T{number}" for number in range(number_of_trusts))
+    written = write_job(attempt(trusts=trusts), folder)
+    return json.loads((written / "app/config/config_fed_server.json").read_text())["server"]["task_request_interval"]
+
+
+def test_a_trust_asks_for_its_next_task_many_times_a_second_but_many_trusts_no_more_often_together(tmp_path: Path):
     """FLARE's own clients wait 2 s, which doubles a job of short rounds."""
-    server = json.loads((write_job(attempt(), tmp_path) / "app/config/config_fed_server.json").read_text())
-    assert server["server"]["task_request_interval"] <= 0.25
+    assert interval_of(1, tmp_path) == interval_of(2, tmp_path) == 0.05
+    assert [number / interval_of(number, tmp_path) for number in (2, 8, 100)] == pytest.approx([40] * 3)
 
 
 @pytest.mark.parametrize("run_id", ["../../etc", "run;reboot", "run --run other", ""])
