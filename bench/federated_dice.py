@@ -7,11 +7,15 @@ holds the data of both; and the Trusts again with batches that processes of thei
 there is a GPU. Plain nnU-Net then predicts the demo's held-out cases with each, and the mean Dice of each structure is
 taken, with the differences. The training must be long enough to converge: before that, one site has learned more than
 the mean of two.
+
+Nothing is timed, so the runs may be taken beside other work. What came of each is kept; one that an earlier call took
+isn't taken again.
 """
 
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -23,18 +27,21 @@ from flip_local.data.source import templates
 from flip_local.held_out import mean_dice, predict, unpack
 from flip_local.layout import Layout
 from flip_local.services import SMALL_MACHINE
+from pydantic import BaseModel
 
 from bench.federated import CONTENDERS, train
 
 NAME, DATASET_ID = "Dataset001_bench", 1
 MOST = 0.02
+_KEPT = Path("docs", "benchmarks-dice.jsonl")
 POOLED = "ALL"
 BY_CHANCE = {"threads": 2, "augmentation_processes": 1}
 """What makes a run come out otherwise each time: sums in any order, batches of processes with random seeds."""
 _PAGE = """\
 # Federated beside pooled training
 
-Written by `python -m bench.federated_dice`. The demo's two Trusts train together, and one site trains on the data of
+Written by `python -m bench.federated_dice` from [the runs](benchmarks-dice.jsonl), to which it adds those that are
+missing. The demo's two Trusts train together, and one site trains on the data of
 both: {rounds} rounds of as many steps a site, 2d, seeds 1 to {seeds}. Plain nnU-Net predicts the demo's held-out cases
 with each. Dice of a structure is the mean over these cases; below, the mean of all seeds, with the lowest and the
 highest. Wanted: not further apart than {wanted}.
@@ -98,6 +105,20 @@ def dice_of(data: Mapping[str, Path], job: dict[str, Any], held_out: Path, folde
     return mean_dice(predictions, held_out / "labels")
 
 
+class Taken(BaseModel):
+    """What came of one run: the mean Dice of each structure."""
+
+    run: str
+    rounds: int
+    seed: int
+    dice: dict[str, float]
+
+
+def taken_before(kept: Path) -> list[Taken]:
+    """What earlier calls kept in this file, a line each."""
+    return [Taken.model_validate_json(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+
+
 def markdown(found: Mapping[str, Sequence[Mapping[str, float]]], rounds: int) -> str:
     """The page."""
     return _PAGE.format(
@@ -128,10 +149,11 @@ def main(
     *,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; each site trains an epoch in each of them.")] = 60,
     seeds: Annotated[int, typer.Option(min=1, help="How often both are trained, each time with another seed.")] = 1,
+    kept: Annotated[Path, typer.Option(help="Where what came of each run is kept.")] = _KEPT,
     page: Annotated[Path | None, typer.Option(help="Where the page is written.")] = None,
 ) -> None:
     """Take the figures and print them, or write the page."""
-    layout = Layout()
+    layout, before = Layout(), taken_before(kept)
     with tempfile.TemporaryDirectory(prefix="flip-bench-") as temporary:
         folder = Path(temporary)
         for trust in layout.trusts:
@@ -144,12 +166,17 @@ def main(
             "by chance": (trusts, BY_CHANCE),
         }
         found: dict[str, list[Mapping[str, float]]] = {name: [] for name in runs}
-        for seed in range(1, seeds + 1):
-            for name, (data, changes) in runs.items():
+        for seed, (name, (data, changes)) in product(range(1, seeds + 1), runs.items()):
+            [taken] = [it for it in before if (it.run, it.rounds, it.seed) == (name, rounds, seed)] or [None]
+            if taken is None:
                 place = folder / f"{name}-{seed}".replace(" ", "-")
                 place.mkdir()
-                found[name].append(dice_of(data, job_of(rounds, seed, changes), folder / "held-out", place))
-                typer.echo(f"seed {seed}, {name}: {json.dumps(found[name][-1])}")
+                dice = dice_of(data, job_of(rounds, seed, changes), folder / "held-out", place)
+                taken = Taken(run=name, rounds=rounds, seed=seed, dice=dict(dice))
+                with kept.open("a") as lines:
+                    lines.write(taken.model_dump_json() + "\n")
+            typer.echo(f"seed {seed}, {name}: {json.dumps(taken.dice)}")
+            found[name].append(taken.dice)
     text = markdown(found, rounds)
     typer.echo(text)
     if page is not None:

@@ -29,7 +29,8 @@ def main() -> int:
     print(shown)
     promised = sum(outcome.is_as_promised for outcome in outcomes)
     if asked.page:
-        asked.page.write_text(_PAGE.format(table=shown, cases=len(outcomes), promised=promised))
+        played, all_cases = len(outcomes), len(list(cases()))
+        asked.page.write_text(_PAGE.format(table=shown, played=played, all=all_cases, promised=promised))
     return 0 if promised == len(outcomes) else 1
 
 
@@ -47,10 +48,11 @@ two rounds over two Trusts on the local stack, and one fault at each of its stag
   round on. The run needs one Trust at least: it goes on without the answer, and says why.
 
 Training is disturbed after its first complete round, so that there is one to go on from; exporting is what comes after
-the last one, and collecting begins when the results are made. {cases} cases; {promised} came
-out as promised: the run finished, or failed with the full disk as its reason. In each of them the net was free again
-and no process of the run was left; the next case is played on the same net. The nets of the two frameworks play their
-cases side by side on one stack: no fault of one stopped a run of the other. Times are of two cores that do all of it.
+the last one, and collecting begins when the results are made. {played} of the {all} cases are played; {promised} of
+these came out as promised: the run finished, or failed with the full disk as its reason. In each of them the net was
+free again and no process of the run was left; the next case is played on the same net. The nets of the two frameworks
+play their cases side by side on one stack: no fault of one stopped a run of the other. Times are of two cores that do
+all of it.
 
 {table}"""
 
