@@ -49,7 +49,8 @@ highest. Wanted: not further apart than {wanted}.
 {federated}
 
 Both have converged by then. Long before it they are further apart: one site has learned more than the mean of two.
-
+"""
+_PAGE_BY_CHANCE = """
 ## Where bits can't agree
 
 With one thread and batches made in the training process, two runs of a seed end with the same bits. With more threads,
@@ -121,13 +122,11 @@ def taken_before(kept: Path) -> list[Taken]:
 
 def markdown(found: Mapping[str, Sequence[Mapping[str, float]]], rounds: int) -> str:
     """The page."""
-    return _PAGE.format(
-        rounds=rounds,
-        seeds=len(found["pooled"]),
-        wanted=MOST,
-        federated=_beside(found, "federated", "pooled"),
-        by_chance=_beside(found, "by chance", "federated"),
-    )
+    seeds, federated = len(found["pooled"]), _beside(found, "federated", "pooled")
+    page = _PAGE.format(rounds=rounds, seeds=seeds, wanted=MOST, federated=federated)
+    if "by chance" not in found:
+        return page
+    return page + _PAGE_BY_CHANCE.format(wanted=MOST, by_chance=_beside(found, "by chance", "federated"))
 
 
 def _beside(found: Mapping[str, Sequence[Mapping[str, float]]], one: str, other: str) -> str:
@@ -149,6 +148,7 @@ def main(
     *,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; each site trains an epoch in each of them.")] = 60,
     seeds: Annotated[int, typer.Option(min=1, help="How often both are trained, each time with another seed.")] = 1,
+    by_chance: Annotated[bool, typer.Option(help="Also where bits can't agree, which takes the longest.")] = True,
     kept: Annotated[Path, typer.Option(help="Where what came of each run is kept.")] = _KEPT,
     page: Annotated[Path | None, typer.Option(help="Where the page is written.")] = None,
 ) -> None:
@@ -163,8 +163,9 @@ def main(
         runs = {
             "pooled": ({POOLED: folder / POOLED}, {}),
             "federated": (trusts, {}),
-            "by chance": (trusts, BY_CHANCE),
         }
+        if by_chance:
+            runs["by chance"] = (trusts, BY_CHANCE)
         found: dict[str, list[Mapping[str, float]]] = {name: [] for name in runs}
         for seed, (name, (data, changes)) in product(range(1, seeds + 1), runs.items()):
             [taken] = [it for it in before if (it.run, it.rounds, it.seed) == (name, rounds, seed)] or [None]

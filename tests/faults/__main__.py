@@ -38,7 +38,7 @@ _KEPT = Path("docs", "faults.jsonl")
 _PAGE = """# Faults
 
 Written by `make faults` from [the outcomes](faults.jsonl), which it adds to: without that file it begins anew. A run of
-two rounds over two Trusts on the local stack, and one fault at each of its stages:
+two rounds, in the first cases of three, over two Trusts on the local stack, and one fault at each of its stages:
 
 * a process is killed with SIGKILL: the net's controller, the framework's server, or at one Trust the worker, the
   framework's client or the trainer;
