@@ -45,7 +45,7 @@ def missing_of_start(asked: Payload, continuing: Continuing | None) -> Iterable[
     if continuing is None:
         if isinstance(asked, TrainingPayload) and asked.starting_fed_round:
             detail = "A run that goes on from no other begins with 0; `continues` says from which it does."
-            yield _wrong("starting_fed_round", detail)
+            yield payload_not_valid("payload.starting_fed_round", detail)
         return
     if isinstance(asked, InferencePayload):
         yield _not_valid("A prediction trains nothing; `checkpoint_path` says what it predicts with.")
@@ -64,16 +64,17 @@ def missing_of_start(asked: Payload, continuing: Continuing | None) -> Iterable[
 def _missing_of_training(asked: TrainingPayload, before: Predecessor) -> Iterable[dict[str, Any]]:
     for field in _ONE_NETWORK:
         if getattr(asked, field) != before.payload[field]:
-            yield _wrong(field, f"The run to go on from has {before.payload[field]}.")
+            yield payload_not_valid(f"payload.{field}", f"The run to go on from has {before.payload[field]}.")
     if asked.starting_fed_round - 1 not in before.rounds:
         may = _ranges({number + 1 for number in before.rounds})
-        yield _wrong("starting_fed_round", f"The weights that are kept let it be {may}.")
+        yield payload_not_valid("payload.starting_fed_round", f"The weights that are kept let it be {may}.")
     elif asked.starting_fed_round > asked.num_rounds:
-        yield _wrong("starting_fed_round", f"Is above num_rounds, {asked.num_rounds}.")
+        yield payload_not_valid("payload.starting_fed_round", f"Is above num_rounds, {asked.num_rounds}.")
 
 
-def _wrong(field: str, detail: str) -> dict[str, Any]:
-    return {"code": "payload-not-valid", "detail": detail, "field": f"payload.{field}"}
+def payload_not_valid(field: str, detail: str) -> dict[str, Any]:
+    """What is told of a wrong field of a payload."""
+    return {"code": "payload-not-valid", "detail": detail, "field": field}
 
 
 def _not_valid(detail: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from flip_contracts.trainer_node import AttemptEnded
 from pydantic import ValidationError
 
 from flip_scheduler.apps import App, missing_of_app
-from flip_scheduler.continuing import Continuing, Payload, continued, missing_of_start
+from flip_scheduler.continuing import Continuing, Payload, continued, missing_of_start, payload_not_valid
 from flip_scheduler.fairness import LIGHTEST, ORDINARY, Charge
 from flip_scheduler.matching import NetState
 
@@ -213,7 +213,7 @@ def missing_of_job(model: Model, request: Request) -> Iterable[Missing]:
         asked = request.read_payload(model.job)
     except ValidationError as error:
         for each in error.errors():
-            yield _wrong(".".join(["payload", *map(str, each["loc"][:1])]), each["msg"])
+            yield payload_not_valid(".".join(["payload", *map(str, each["loc"][:1])]), each["msg"])
         return
     yield from missing_of_start(asked, request.continuing)
     if isinstance(asked, InferencePayload):
@@ -225,19 +225,15 @@ def missing_of_job(model: Model, request: Request) -> Iterable[Missing]:
 
 def _missing_of_prediction(asked: InferencePayload, earlier: EarlierResults | None) -> Iterable[Missing]:
     if len(asked.dataset_subdirs) > 1:
-        yield _wrong("payload.dataset_subdirs", "A project has one data set at each Trust.")
+        yield payload_not_valid("payload.dataset_subdirs", "A project has one data set at each Trust.")
     if asked.earlier_run is not None and earlier is None:
         detail = "No training of this project with this id has results that can be downloaded."
-        yield _wrong("payload.checkpoint_path", detail)
+        yield payload_not_valid("payload.checkpoint_path", detail)
 
 
 def _gpus_of(payload: Payload) -> int:
     """What a run needs where nobody says; an app says it nowhere but in what is asked for."""
     return 1 if not isinstance(payload, AppPayload) and payload.device == "cuda" else 0
-
-
-def _wrong(field: str, problem: str) -> Missing:
-    return {"code": "payload-not-valid", "detail": problem, "field": field}
 
 
 # --- the machine --------------------------------------------------------------------------------------------------
